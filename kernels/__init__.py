@@ -1,0 +1,1 @@
+"""Kernels of the reward path and their PyTorch twins, installed as `vlmrm_fast.kernels`."""
