@@ -1,0 +1,57 @@
+# Every target that needs Python makes .venv first; `make setup PYTHON=python3.12` chooses the interpreter.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+NATIVE  = $(wildcard csrc/*.* csrc/*/*.*)
+
+.PHONY: help setup demo test lint check bench gpu docs clean
+
+help:
+	@echo "make demo    install, then train an agent from one sentence (CPU, no download); results in runs/demo"
+	@echo "make test    install, then run the whole test suite"
+	@echo "make check   lint, types, import contracts, tests, every benchmark body once"
+	@echo "make bench   measure; writes bench/results/*.json and the tables of README.md"
+	@echo "make gpu     the tests and benchmarks that need a CUDA device"
+	@echo "make docs    HTML documentation in docs/_build/html"
+	@echo "make setup   only install (.venv, editable, with the development tools)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml CMakeLists.txt $(NATIVE)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -e vlmrm_fast/kernels || ln -s ../kernels vlmrm_fast/kernels
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=23.1"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/vlmrm-fast train cartpole-upright --run-dir runs/demo --overwrite
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+	$(BIN)/python -m pytest bench --benchmark-disable -q
+
+bench: $(STAMP)
+	@mkdir -p bench/results
+	$(BIN)/python -m pytest bench -m "not gpu" --benchmark-json bench/results/cpu.json
+	$(BIN)/python bench/tables.py
+
+gpu: $(STAMP)
+	VLMRM_FAST_REQUIRE_GPU=1 $(BIN)/python -m pytest tests bench -m gpu --benchmark-json bench/results/gpu.json
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,40 @@
+"""Fixtures of every test: generators restored, GPU tests where there is a GPU, GL after triton."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+
+# MuJoCo's own renderer is the oracle of the parity tests; without a display it draws through EGL.
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A Mesa GL context made before triton is imported crashes the process: both bring an LLVM.
+import torch
+import triton
+
+assert triton.__version__
+
+
+def pytest_collection_modifyitems(items):
+    """Skip GPU tests on machines without CUDA, unless VLMRM_FAST_REQUIRE_GPU demands them."""
+    if torch.cuda.is_available() or os.environ.get("VLMRM_FAST_REQUIRE_GPU") == "1":
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def restored_generators():
+    """Give every test the same random state and leave the outer one as it was."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
