@@ -1,0 +1,38 @@
+"""The task registry: one entry a task."""
+
+from __future__ import annotations
+
+from vlmrm_fast.errors import unknown_name
+from vlmrm_fast.tasks import cartpole, humanoid
+from vlmrm_fast.tasks.task import Fields, Task, fields_from_data
+
+_TASKS = {task.name: task for task in (cartpole.TASK, humanoid.KNEELING)}
+
+__all__ = ["Fields", "Task", "fields_from_data", "get_task", "task_names"]
+
+
+def task_names() -> list[str]:
+    """Return the names of all tasks, sorted.
+
+    Returns:
+        The names that `get_task` takes.
+    """
+    return sorted(_TASKS)
+
+
+def get_task(name: str) -> Task:
+    """Return the task called `name`.
+
+    Args:
+        name: one of `task_names()`.
+
+    Returns:
+        The task.
+
+    Raises:
+        UnknownNameError: if no task has that name; the text lists the names.
+    """
+    if name not in _TASKS:
+        error = unknown_name("task", name, _TASKS)
+        raise error
+    return _TASKS[name]
