@@ -1,0 +1,310 @@
+"""What a training run is: frozen dataclasses, their checks, and YAML in and out.
+
+Every option is a field here, a YAML key and a command-line flag of the same name. `None` means
+"as the task says"; a resolved configuration, as a run folder holds it, has no such field left
+that matters, so that it reproduces the run. Nothing here has side effects or needs torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vlmrm_fast.coercion import from_dict
+from vlmrm_fast.errors import ArgumentError, unknown_name
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The reward: which model scores frames against which prompts."""
+
+    model: str = "builtin"
+    """Model: "builtin", "NAME/PRETRAINED" of open_clip, a local path, or "hf-hub:ORG/NAME"."""
+    goal: tuple[str, ...] | None = None
+    """Goal prompt or prompts. None: the task's."""
+    baseline: tuple[str, ...] | None = None
+    """Baseline prompt or prompts. None: the task's."""
+    alpha: float | None = None
+    """Strength of goal-baseline regularisation, in [0, 1]. None: the task's, or 0."""
+    mode: Literal["replace", "add"] = "replace"
+    """Whether the VLM reward replaces the environment's own or is added to it."""
+    weight: float = 1.0
+    """Factor on the VLM reward."""
+    compat: bool = False
+    """Score as the original implementation did: several prompts are averaged, not renormalised."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the vision-language model."""
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The camera, if not the task's: a name of the model's cameras, or a free camera."""
+
+    camera: str | None = None
+    """Name of one of the model's cameras, or an id. None: the task's camera."""
+    lookat: tuple[float, float, float] | None = None
+    """Point that the free camera looks at [m]."""
+    distance: float | None = None
+    """Distance of the free camera from that point [m]."""
+    azimuth: float | None = None
+    """Azimuth of the free camera [degrees]."""
+    elevation: float | None = None
+    """Elevation of the free camera [degrees]."""
+    track_body: str | None = None
+    """Body that the free camera follows, by name or id."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any field of the free camera is set.
+
+        Returns:
+            True if so.
+        """
+        names = ("lookat", "distance", "azimuth", "elevation", "track_body")
+        return any(getattr(self, name) is not None for name in names)
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """The learner: any Stable-Baselines3 algorithm, unmodified."""
+
+    algorithm: str | None = None
+    """SAC, PPO, DQN, TD3, A2C, DDPG, "package.module:Class". None: the task's or a fitting one."""
+    policy: str = "MlpPolicy"
+    """Policy class, by Stable-Baselines3's name."""
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the algorithm, as NAME=VALUE; they go over the task's registered ones."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured and filmed when training has ended."""
+
+    episodes: int = 10
+    """Deterministic evaluation episodes, on seeds that training never used."""
+    video: bool = True
+    """Whether to film one of them."""
+    video_size: int = 480
+    """Height and width of the video [pixels]."""
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """Metrics and progress."""
+
+    log_interval: int = 1000
+    """Environment steps between two rows of the metrics."""
+    tensorboard: bool = True
+    """Whether to write TensorBoard events."""
+    wandb: bool = False
+    """Whether to send metrics to Weights & Biases (extra `wandb`)."""
+    progress: Literal["auto", "bar", "plain", "off"] = "auto"
+    """Progress: a bar, plain lines, nothing; auto takes the bar on a terminal."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """How often training is saved, and how much of it is kept."""
+
+    checkpoint_interval: int | None = None
+    """Environment steps between two checkpoints. None: a tenth of the run, at least 1,000."""
+    keep: int = 3
+    """Checkpoints kept; the replay buffer is kept in the newest one only."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Either `task` names a registered task, or `env` is a gymnasium environment and `reward.goal`
+    the sentence to train on.
+    """
+
+    task: str | None = None
+    """Registered task; see `vlmrm-fast tasks`."""
+    env: str | None = None
+    """Gymnasium environment id, for training on a sentence."""
+    steps: int | None = None
+    """Environment steps in all. None: the task's."""
+    num_envs: int | None = None
+    """Environments stepped together. None: the task's, or 8."""
+    episode_length: int | None = None
+    """Steps until an episode is truncated. None: the task's or the environment's."""
+    seed: int = 0
+    """Seed of everything: weights, exploration, start states."""
+    device: str = "auto"
+    """Device of policy and reward: auto, cpu, cuda or cuda:N."""
+    num_threads: int = 0
+    """Threads of simulation and drawing; 0: one per CPU core."""
+    run_dir: str | None = None
+    """Run folder. None: a new one under runs/."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        """Check every field that can be checked without loading anything."""
+        _check_source(self)
+        _check_numbers(self)
+        _check_prompts(self.reward)
+
+
+def _check_source(config: TrainConfig) -> None:
+    """Check that the run names one task, or one environment and a goal."""
+    if (config.task is None) == (config.env is None):
+        got = "neither" if config.task is None else f"task={config.task!r} and env={config.env!r}"
+        raise ArgumentError(
+            f"exactly one of task and env must be given, got {got}. Name a task "
+            "(`vlmrm-fast tasks` lists them), or a sentence and --env ID."
+        )
+    if config.env is not None and not config.reward.goal:
+        raise ArgumentError(
+            f"reward.goal must be a sentence where env is given, got {config.reward.goal!r}. "
+            f'Write: vlmrm-fast train "A SENTENCE" --env {config.env}'
+        )
+    if config.camera.camera is not None and config.camera.is_free:
+        raise ArgumentError(
+            f"camera.camera must be left out where a free camera is set, got "
+            f"{config.camera.camera!r}. Give a name or the free camera's fields, not both."
+        )
+    if not _DEVICE.fullmatch(config.device):
+        raise ArgumentError(f"device must be auto, cpu, cuda or cuda:N, got {config.device!r}.")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    """Check counts, sizes and choices."""
+    at_least = {
+        "steps": (config.steps, 1),
+        "num_envs": (config.num_envs, 1),
+        "episode_length": (config.episode_length, 1),
+        "seed": (config.seed, 0),
+        "num_threads": (config.num_threads, 0),
+        "evaluation.episodes": (config.evaluation.episodes, 1),
+        "evaluation.video_size": (config.evaluation.video_size, 16),
+        "logging.log_interval": (config.logging.log_interval, 1),
+        "checkpoint.checkpoint_interval": (config.checkpoint.checkpoint_interval, 1),
+        "checkpoint.keep": (config.checkpoint.keep, 1),
+    }
+    for name, (value, low) in at_least.items():
+        if value is not None and value < low:
+            raise ArgumentError(f"{name} must be at least {low}, got {value}.")
+    # numpy's seeds, which Stable-Baselines3 sets, have 32 bits; evaluation adds to the seed.
+    if config.seed >= 2**31:
+        raise ArgumentError(f"seed must be below 2**31, got {config.seed}.")
+    choices = {
+        "reward.mode": (config.reward.mode, ("replace", "add")),
+        "reward.precision": (config.reward.precision, ("auto", "fp32", "bf16", "fp16")),
+        "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
+    }
+    for name, (text, valid) in choices.items():
+        if text not in valid:
+            raise unknown_name(name, str(text), valid)
+    if not math.isfinite(config.reward.weight) or config.reward.weight == 0:
+        raise ArgumentError(
+            f"reward.weight must be finite and not 0, got {config.reward.weight}. "
+            "Without a VLM reward there is nothing to train on here."
+        )
+
+
+def _check_prompts(reward: RewardConfig) -> None:
+    """Check the prompts and alpha."""
+    for name in ("goal", "baseline"):
+        prompts = getattr(reward, name)
+        if prompts is not None and (not prompts or any(not text.strip() for text in prompts)):
+            raise ArgumentError(f"reward.{name} must hold no empty prompt, got {prompts!r}.")
+    if reward.alpha is not None and not 0 <= reward.alpha <= 1:
+        raise ArgumentError(f"reward.alpha must lie in [0, 1], got {reward.alpha}.")
+    if reward.alpha and reward.goal is not None and reward.goal == reward.baseline:
+        raise ArgumentError(
+            f"reward.baseline must differ from reward.goal where alpha > 0, got {reward.goal!r} "
+            "for both. Describe the same scene without the goal, or set alpha to 0."
+        )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a configuration as plain dicts, lists, strings and numbers.
+
+    Args:
+        config: a dataclass of this module.
+
+    Returns:
+        One key a field, in the order of the fields; tuples become lists.
+    """
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [plain(item) for item in value]
+        return value
+
+    return plain(config)
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """Return a configuration as YAML that `from_yaml` reads back to an equal one.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The text.
+    """
+    import yaml
+
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=100)
+
+
+def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
+    """Read a configuration from YAML.
+
+    Args:
+        text: the YAML.
+        name: what to call it in errors, for example the file's path.
+
+    Returns:
+        The configuration, checked.
+
+    Raises:
+        ArgumentError: the text is not YAML, has unknown keys or values out of range.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"{name} must be valid YAML, got: {error}") from error
+    if not isinstance(values, Mapping):
+        raise ArgumentError(f"{name} must be a YAML mapping such as `task: ...`, got {values!r}.")
+    return from_dict(TrainConfig, values)
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Read a configuration file.
+
+    Args:
+        path: a YAML file.
+
+    Returns:
+        The configuration, checked.
+
+    Raises:
+        ArgumentError: the file cannot be read, or its content is refused; see `from_yaml`.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"config must be a readable YAML file, got {path}: {error}") from error
+    return from_yaml(text, name=str(path))
