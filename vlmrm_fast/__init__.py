@@ -44,7 +44,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public name `name` from its home module."""
+    """Import a public name from its home module on first use.
+
+    Args:
+        name: one of `__all__`.
+
+    Returns:
+        The class or function.
+
+    Raises:
+        AttributeError: if the package has no such name.
+    """
     if name not in _HOMES:
         raise AttributeError(f"module 'vlmrm_fast' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
