@@ -1,0 +1,149 @@
+"""One pretraining run from settings to a folder that loads like any open_clip model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmrm_fast import clip
+from vlmrm_fast.pretrain import PretrainConfig, captions
+from vlmrm_fast.pretrain.data import (
+    FRAMES_PER_BLOCK,
+    Frames,
+    draw_frames,
+    load_frames,
+    save_frames,
+)
+from vlmrm_fast.pretrain.evaluate import HELD_OUT_SEED, evaluate
+from vlmrm_fast.pretrain.fit import FitSettings, fit
+
+CONFIG_FILE = "open_clip_config.json"
+
+
+def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Do what `vlmrm_fast.pretrain.pretrain` says, with valid settings.
+
+    Args:
+        config: the settings.
+        log: takes lines of progress; None writes them to the terminal.
+
+    Returns:
+        What evaluation.json holds.
+    """
+    if log is None:
+        from rich.console import Console
+
+        log = Console(highlight=False).print
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if Path(config.architecture).resolve() != (out / CONFIG_FILE).resolve():
+        shutil.copyfile(config.architecture, out / CONFIG_FILE)
+    architecture = json.loads((out / CONFIG_FILE).read_text())
+    side = int(architecture["model_cfg"]["vision_cfg"]["image_size"])
+    frames = _frames(config, side, log)
+
+    torch.manual_seed(config.seed)
+    model, tokenize = clip.build_model(out), clip.build_tokenizer(out)
+    model.visual.to(memory_format=torch.channels_last)
+    settings = FitSettings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        random_captions=config.random_captions,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+    )
+    fitted = fit(model, tokenize, frames, _normalise(architecture), settings, log)
+    _silence_unused_tokens(model, tokenize)
+    clip.save_model(model, out)
+    result: dict[str, Any] = {
+        "settings": {
+            name: value
+            for name, value in dataclasses.asdict(config).items()
+            if name not in {"out", "data", "architecture"}
+        },
+        "frames": len(frames),
+        "seconds_training": round(fitted.seconds, 1),
+        "losses": [round(loss, 5) for loss in fitted.losses],
+    }
+    if config.eval_frames:
+        log("evaluating on held-out states")
+        figures = evaluate(str(out), side, config.eval_frames, workers=config.workers)
+        result["held_out"] = {"seed": HELD_OUT_SEED, **figures}
+        for line in summary_lines(figures):
+            log(line)
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def summary_lines(figures: dict[str, Any]) -> list[str]:
+    """Return the table of held-out figures, one line a scene, view and alpha.
+
+    Args:
+        figures: what `evaluate` returned.
+
+    Returns:
+        The lines.
+    """
+    lines = ["scene     view    alpha  figures"]
+    for view, by_alpha in figures["cartpole"].items():
+        for alpha, row in by_alpha.items():
+            means = " ".join(f"{mean:.3f}" for mean in row["reward_mean"])
+            lines.append(
+                f"cart-pole {view:7s} {alpha:5s}  AUC upright {row['auc_upright']:.3f}, Spearman "
+                f"{row['spearman']:.3f} (within 0.35 rad {row['spearman_within_0.35']:.3f}), "
+                f"mean reward by |angle| {means}, position {row['position_spread']:.2f}"
+            )
+    for view, by_alpha in figures["humanoid"].items():
+        for alpha, row in by_alpha.items():
+            values = ", ".join(f"{group} {value:.3f}" for group, value in row["auc"].items())
+            lines.append(f"humanoid  {view:7s} {alpha:5s}  AUC kneeling against {values}")
+    return lines
+
+
+def _frames(config: PretrainConfig, side: int, log: Callable[[str], None]) -> Frames:
+    """Draw the training frames, or find those of an equal run in `config.data`."""
+    blocks = -(-config.frames // FRAMES_PER_BLOCK)
+    folder = Path(config.data) / f"{blocks}x{side}-{config.seed}" if config.data else None
+    if folder is not None and (folder / "states.npz").is_file():
+        log(f"frames of an earlier run found in {folder}")
+        return load_frames(folder)
+    log(f"drawing {blocks * FRAMES_PER_BLOCK} frames of {side}x{side}")
+    start = time.perf_counter()
+    frames = draw_frames([None] * blocks, side, config.seed, config.workers)
+    log(f"drew {len(frames)} frames in {time.perf_counter() - start:.0f} s")
+    if folder is not None:
+        save_frames(frames, folder)
+    return frames
+
+
+def _normalise(architecture: dict[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return (B, S, S, 3) uint8 -> (B, 3, S, S) float32, with the model's mean and deviation."""
+    preprocess = architecture["preprocess_cfg"]
+    mean = 255.0 * torch.tensor(preprocess["mean"]).view(1, 3, 1, 1)
+    std = 255.0 * torch.tensor(preprocess["std"]).view(1, 3, 1, 1)
+
+    def normalise(frames: torch.Tensor) -> torch.Tensor:
+        # The permuted view of packed frames is channels_last already, which trains 1.5x faster.
+        return (frames.permute(0, 3, 1, 2).float() - mean) / std
+
+    return normalise
+
+
+def _silence_unused_tokens(model: Any, tokenize: Callable[[list[str]], torch.Tensor]) -> None:
+    """Set the embeddings of tokens that no caption holds to zero: an unknown word says nothing."""
+    used = tokenize(captions.vocabulary()).unique()
+    with torch.no_grad():
+        embedding = model.token_embedding.weight
+        kept = embedding[used].clone()
+        embedding.zero_()
+        embedding[used] = kept
+        model.logit_scale.clamp_(max=math.log(100.0))
