@@ -1,2 +1,221 @@
+// Python face of the renderer: checks arguments, then drops the GIL for the whole batch.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-PYBIND11_MODULE(_core, m) { m.doc() = "Native renderer of vlmrm_fast."; }
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "ray/draw.h"
+#include "ray/frame.h"
+#include "ray/scene.h"
+#include "thread_pool.h"
+
+namespace py = pybind11;
+
+namespace vlmrm {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+void require(bool ok, const char* text) {
+  if (!ok) throw py::value_error(text);
+}
+
+bool use_avx2() {
+#if defined(VLMRM_HAVE_AVX2)
+  const char* forced = std::getenv("VLMRM_FAST_SIMD");
+  if (forced && std::strcmp(forced, "baseline") == 0) return false;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+DrawFunction draw_function() {
+#if defined(VLMRM_HAVE_AVX2)
+  if (use_avx2()) return avx2::draw;
+#endif
+  return baseline::draw;
+}
+
+Texture read_texture(const py::tuple& item) {
+  Texture texture;
+  texture.cube = item[0].cast<bool>();
+  auto texels = item[1].cast<Array<uint32_t>>();
+  auto levels = item[2].cast<Array<int32_t>>();
+  require(levels.ndim() == 2 && levels.shape(1) == 5, "levels must be (n, 5)");
+  texture.num_levels = static_cast<int32_t>(levels.shape(0));
+  require(texture.num_levels >= 1 && texture.num_levels <= kMaxLevels, "too many mip levels");
+  for (int i = 0; i < texture.num_levels; ++i) {
+    const int32_t* row = levels.data(i);
+    texture.level[i] = {row[0], row[1], row[2], row[3], row[4]};
+    const int64_t faces = texture.cube ? 6 : 1;
+    require(row[0] > 0 && row[1] > 0 && row[2] >= row[0] + 2 && row[4] >= 0 &&
+                row[4] + (faces - 1) * row[3] + int64_t{row[2]} * (row[1] + 2) <= texels.size(),
+            "mip level outside of the texels");
+  }
+  texture.texels.assign(texels.data(), texels.data() + texels.size());
+  return texture;
+}
+
+void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
+  require(ints.ndim() == 2 && ints.shape(1) == 6 && floats.ndim() == 2 && floats.shape(1) == 13 &&
+              ints.shape(0) == floats.shape(0),
+          "geoms must be (G, 6) int32 and (G, 13) float32");
+  for (py::ssize_t i = 0; i < ints.shape(0); ++i) {
+    const int32_t* a = ints.data(i);
+    const float* b = floats.data(i);
+    Geom g;
+    g.type = a[0], g.from_site = a[1], g.index = a[2], g.texture = a[3];
+    g.uniform = a[4], g.casts = a[5];
+    std::copy(b, b + 3, g.size);
+    std::copy(b + 3, b + 7, g.rgba);
+    g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
+    g.repeat[0] = b[11], g.repeat[1] = b[12];
+    const int32_t limit = g.from_site ? scene->num_model_sites : scene->num_model_geoms;
+    require(g.index >= 0 && g.index < limit, "geom index out of range");
+    require(g.texture < static_cast<int32_t>(scene->textures.size()), "texture out of range");
+    scene->geoms.push_back(g);
+  }
+}
+
+void read_lights(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
+  require(ints.ndim() == 2 && ints.shape(1) == 3 && floats.ndim() == 2 && floats.shape(1) == 15 &&
+              ints.shape(0) == floats.shape(0) && ints.shape(0) <= kMaxLights,
+          "lights must be (L, 3) int32 and (L, 15) float32");
+  for (py::ssize_t i = 0; i < ints.shape(0); ++i) {
+    const int32_t* a = ints.data(i);
+    const float* b = floats.data(i);
+    Light l;
+    l.index = a[0], l.type = a[1], l.shadow = a[2];
+    std::copy(b, b + 3, l.ambient);
+    std::copy(b + 3, b + 6, l.diffuse);
+    std::copy(b + 6, b + 9, l.specular);
+    std::copy(b + 9, b + 12, l.attenuation);
+    l.cos_cutoff = b[12], l.exponent = b[13], l.tan_shadow = b[14];
+    require(l.index < scene->num_model_lights, "light index out of range");
+    scene->lights.push_back(l);
+  }
+}
+
+std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<float>& geom_floats,
+                                  const Array<int32_t>& light_ints,
+                                  const Array<float>& light_floats, const py::list& textures,
+                                  const py::dict& options) {
+  auto scene = std::make_shared<Scene>();
+  auto number = [&](const char* key) { return options[key].cast<float>(); };
+  auto integer = [&](const char* key) { return options[key].cast<int32_t>(); };
+  scene->num_model_geoms = integer("ngeom");
+  scene->num_model_sites = integer("nsite");
+  scene->num_model_lights = integer("nlight");
+  for (auto item : textures) scene->textures.push_back(read_texture(item.cast<py::tuple>()));
+  read_geoms(geom_ints, geom_floats, scene.get());
+  read_lights(light_ints, light_floats, scene.get());
+  scene->sky = integer("sky");
+  scene->reflective = integer("reflective");
+  require(scene->sky < static_cast<int32_t>(textures.size()) &&
+              scene->reflective < static_cast<int32_t>(scene->geoms.size()),
+          "sky or reflective out of range");
+  scene->half_height = number("half_height");
+  scene->half_width = number("half_width");
+  scene->center[0] = number("center_x");
+  scene->center[1] = number("center_y");
+  scene->znear = number("znear");
+  scene->zfar = number("zfar");
+  scene->shadow_clip = number("shadow_clip");
+  scene->haze = number("haze");
+  scene->haze_rgb[0] = number("haze_r");
+  scene->haze_rgb[1] = number("haze_g");
+  scene->haze_rgb[2] = number("haze_b");
+  scene->global_ambient = number("global_ambient");
+  return scene;
+}
+
+// A rectangular float64 input: N rows of `width` numbers.
+const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t width,
+                   const char* name) {
+  const bool contiguous = a.flags() & py::array::c_style;
+  if (!contiguous || a.size() != n * width) {
+    throw py::value_error(std::string("`") + name + "` must be C-contiguous float64 with " +
+                          std::to_string(n * width) + " numbers, got " + std::to_string(a.size()) +
+                          ".");
+  }
+  return a.data();
+}
+
+class Renderer {
+ public:
+  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads)
+      : scene_(std::move(scene)), height_(height), width_(width), pool_(num_threads) {
+    require(height > 0 && width > 0 && num_threads > 0, "sizes must be positive");
+    for (int i = 0; i < num_threads; ++i) {
+      frames_.push_back(std::make_unique<Frame>(*scene_, height, width));
+    }
+  }
+
+  void render(py::array_t<uint8_t> out, const py::array_t<double>& geom_xpos,
+              const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
+              const py::array_t<double>& site_xmat, const py::array_t<double>& light_xpos,
+              const py::array_t<double>& light_xdir, const py::array_t<double>& cam_pos,
+              const py::array_t<double>& cam_mat) {
+    require(out.ndim() == 4 && out.shape(1) == height_ && out.shape(2) == width_ &&
+                out.shape(3) == 3 && (out.flags() & py::array::c_style) && out.writeable(),
+            "`out` must be a writeable C-contiguous (N, H, W, 3) uint8 array.");
+    const py::ssize_t n = out.shape(0);
+    const py::ssize_t ng = scene_->num_model_geoms, ns = scene_->num_model_sites;
+    const py::ssize_t nl = scene_->num_model_lights;
+    const World base = {rows(geom_xpos, n, 3 * ng, "geom_xpos"),
+                        rows(geom_xmat, n, 9 * ng, "geom_xmat"),
+                        rows(site_xpos, n, 3 * ns, "site_xpos"),
+                        rows(site_xmat, n, 9 * ns, "site_xmat"),
+                        rows(light_xpos, n, 3 * nl, "light_xpos"),
+                        rows(light_xdir, n, 3 * nl, "light_xdir"),
+                        rows(cam_pos, n, 3, "cam_pos"),
+                        rows(cam_mat, n, 9, "cam_mat")};
+    uint8_t* rgb = out.mutable_data();
+    const size_t bytes = static_cast<size_t>(3) * height_ * width_;
+    const DrawFunction draw = draw_;
+    py::gil_scoped_release release;
+    pool_.run(static_cast<int>(n), [&](int worker, int i) {
+      const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
+                       base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
+                       base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
+                       base.cam_pos + 3 * i, base.cam_mat + 9 * i};
+      set_up(*scene_, w, frames_[worker].get());
+      draw(*scene_, frames_[worker].get(), rgb + bytes * i);
+    });
+  }
+
+ private:
+  std::shared_ptr<Scene> scene_;
+  int height_, width_;
+  ThreadPool pool_;
+  std::vector<std::unique_ptr<Frame>> frames_;
+  DrawFunction draw_ = draw_function();
+};
+
+}  // namespace
+}  // namespace vlmrm
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Native renderer of vlmrm_fast.";
+  m.def("simd_level", [] { return vlmrm::use_avx2() ? "avx2" : "baseline"; },
+        "Instruction set that new renderers use: 'avx2' or 'baseline'.");
+  py::class_<vlmrm::Scene, std::shared_ptr<vlmrm::Scene>>(m, "Scene")
+      .def(py::init(&vlmrm::make_scene), py::arg("geom_ints"), py::arg("geom_floats"),
+           py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),
+           py::arg("options"));
+  py::class_<vlmrm::Renderer>(m, "Renderer")
+      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int>(), py::arg("scene"),
+           py::arg("height"), py::arg("width"), py::arg("num_threads"))
+      .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
+           py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
+           py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),
+           py::arg("light_xpos").noconvert(), py::arg("light_xdir").noconvert(),
+           py::arg("cam_pos").noconvert(), py::arg("cam_mat").noconvert());
+}

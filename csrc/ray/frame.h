@@ -1,0 +1,83 @@
+// Scratch memory of one worker: everything a frame needs, allocated once.
+#ifndef VLMRM_RAY_FRAME_H_
+#define VLMRM_RAY_FRAME_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "ray/scene.h"
+
+namespace vlmrm {
+
+// A geom in camera space (x right, y up, z backward, eye at the origin).
+struct ViewGeom {
+  int32_t type;
+  int32_t geom;    // index into Scene::geoms
+  bool mirrored;   // seen in the reflective plane
+  bool drawn;      // front part may be on screen
+  float center[3];
+  float axis[3][3];  // axis[k]: local axis k in camera space
+  float eye[3];      // the eye in local coordinates
+  float size[3];
+  float radius;      // bounding sphere
+  int32_t x0, x1, y0, y1;  // pixels [x0, x1) x [y0, y1)
+  float depth;       // sorting key
+};
+
+// A light in camera space; `mirrored` lights follow the scene into the mirror.
+struct ViewLight {
+  float dir[3];  // the way the light travels, unit
+  float pos[3];
+  float side[3], up[3];  // axes of the shadow map
+};
+
+// A shadow caster as one light sees it.
+struct Caster {
+  int32_t view;
+  bool inside_near;      // part of it lies before the near plane of the shadow map
+  float u0, u1, v0, v1;  // bounds on the light's image plane (directional lights)
+};
+
+constexpr int kMaxLights = 32;
+constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
+constexpr int kMaxFragments = kMaxSlots * 8;
+constexpr int kMaxPairs = kMaxSlots * 18;
+
+struct Frame {
+  Frame(const Scene& scene, int height, int width);
+
+  int height, width, pitch;
+  float step_x, step_y;  // size of a pixel at unit depth
+  float left, top;     // centre of pixel (0, 0) at unit depth
+  std::vector<float> depth, mirror_depth;
+  std::vector<int32_t> id, mirror_id;
+  std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
+  std::vector<int32_t> order;
+  std::vector<ViewLight> light, mirror_light;
+  std::vector<std::vector<Caster>> casters;  // per light
+  std::vector<int32_t> num_casters;
+  float world[3][3];  // world axes in camera space
+  double eye[3];      // world position of the eye
+  bool mirror;        // the reflective plane faces the eye
+  bool valid;         // the camera pose is finite
+
+  // Slots: pixels that need more than one surface.
+  int num_slots = 0;
+  std::vector<int32_t> slot_pixel, slot_x, slot_y, slot_smooth;
+  std::vector<float> sample_depth, mirror_sample_depth;
+  std::vector<int32_t> sample_id, mirror_sample_id;
+  std::vector<uint16_t> accumulator;
+  int num_pairs = 0;
+  std::vector<int32_t> pair_view, pair_slot, pair_sorted;
+  int num_fragments = 0;
+  std::vector<float> fragment_x, fragment_y, fragment_depth;
+  std::vector<int32_t> fragment_id, fragment_slot, fragment_weight, fragment_sorted;
+  std::vector<int32_t> bucket;
+};
+
+// Places the camera, geoms, lights and shadow casters of one world.
+void set_up(const Scene& scene, const World& world, Frame* frame);
+
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_FRAME_H_

@@ -1,0 +1,133 @@
+// Ray against primitive, in the primitive's own frame.
+//
+// Each function returns where the ray o + t d enters (or leaves) the surface and a mask of the
+// lanes that hit. Culling is OpenGL's: only the entry counts for the eye.
+#ifndef VLMRM_RAY_INTERSECT_H_
+#define VLMRM_RAY_INTERSECT_H_
+
+#include "ray/frame.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+struct Hit {
+  vf t;
+  vi face;  // 0..5 where the surface has edges
+  vi mask;
+};
+
+template <bool kExit>
+VLMRM_INLINE vf root(vf b, vf disc, vf a) {
+  vf s = sqrt(max(disc, splat(0.0f)));
+  return ((kExit ? s : -s) - b) / a;
+}
+
+template <bool kExit>
+VLMRM_INLINE Hit hit_ellipsoid(v3 o, v3 d, const float* size) {
+  vf ix = splat(1.0f / size[0]), iy = splat(1.0f / size[1]), iz = splat(1.0f / size[2]);
+  v3 os = {o.x * ix, o.y * iy, o.z * iz}, ds = {d.x * ix, d.y * iy, d.z * iz};
+  vf a = dot(ds, ds), b = dot(os, ds), c = dot(os, os) - splat(1.0f);
+  vf disc = b * b - a * c;
+  return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f)};
+}
+
+template <bool kExit>
+VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
+  vf r2 = splat(size[0] * size[0]), h = splat(size[2]);
+  vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f));
+  vf b = o.x * d.x + o.y * d.y;
+  vf disc = b * b - a * (o.x * o.x + o.y * o.y - r2);
+  vf t = root<kExit>(b, disc, a);
+  vf z = o.z + t * d.z;
+  // Beyond the side, the ray can only meet the cap on that side.
+  vf oz = o.z - select(z > splat(0.0f), h, -h);
+  vf as = a + d.z * d.z;
+  vf bs = b + oz * d.z;
+  vf ds = bs * bs - as * (o.x * o.x + o.y * o.y + oz * oz - r2);
+  vi side = abs(z) <= h;
+  vf tc = root<kExit>(bs, ds, as);
+  return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f)))};
+}
+
+template <bool kExit>
+VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
+  vf r2 = splat(size[0] * size[0]), h = splat(size[2]);
+  vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f));
+  vf b = o.x * d.x + o.y * d.y;
+  vf disc = b * b - a * (o.x * o.x + o.y * o.y - r2);
+  vf s = sqrt(max(disc, splat(0.0f)));
+  vf t0 = (-b - s) / a, t1 = (s - b) / a;
+  vf dz = select(abs(d.z) > splat(1e-12f), d.z, splat(1e-12f));
+  vf iz = splat(1.0f) / dz;
+  vf z0 = (-h - o.z) * iz, z1 = (h - o.z) * iz;
+  vf zmin = min(z0, z1), zmax = max(z0, z1);
+  vf enter = max(t0, zmin), leave = min(t1, zmax);
+  vi cap = zmin > t0;
+  vi face = select(cap, select(d.z < splat(0.0f), splat(int32_t{1}), splat(int32_t{2})), vi{});
+  return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave)};
+}
+
+template <bool kExit>
+VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
+  const vf tiny = splat(1e-12f);
+  vf ix = splat(1.0f) / select(abs(d.x) > tiny, d.x, tiny);
+  vf iy = splat(1.0f) / select(abs(d.y) > tiny, d.y, tiny);
+  vf iz = splat(1.0f) / select(abs(d.z) > tiny, d.z, tiny);
+  vf sx = abs(ix) * splat(size[0]), sy = abs(iy) * splat(size[1]), sz = abs(iz) * splat(size[2]);
+  vf mx = -o.x * ix, my = -o.y * iy, mz = -o.z * iz;
+  vf ex = mx - sx, ey = my - sy, ez = mz - sz;
+  vf enter = max(ex, max(ey, ez));
+  vf leave = min(mx + sx, min(my + sy, mz + sz));
+  // Faces 0..5 are -x, +x, -y, +y, -z, +z: the one that looks against the ray.
+  vi face = splat(int32_t{4}) + ((d.z < splat(0.0f)) & splat(int32_t{1}));
+  face = select(ey >= enter, splat(int32_t{2}) + ((d.y < splat(0.0f)) & splat(int32_t{1})), face);
+  face = select(ex >= enter, (d.x < splat(0.0f)) & splat(int32_t{1}), face);
+  return {kExit ? leave : enter, face, enter < leave};
+}
+
+// Seen from above only; a size of zero has no edge.
+VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided) {
+  vf t = -o.z / d.z;
+  vi mask = (two_sided ? (d.z < splat(0.0f)) | (d.z > splat(0.0f)) : (d.z < splat(0.0f)));
+  if (size[0] > 0) mask &= abs(o.x + t * d.x) <= splat(size[0]);
+  if (size[1] > 0) mask &= abs(o.y + t * d.y) <= splat(size[1]);
+  return {t, vi{}, mask};
+}
+
+template <int kType, bool kExit>
+VLMRM_INLINE Hit hit_local(v3 o, v3 d, const float* size) {
+  if (kType == kCapsule) return hit_capsule<kExit>(o, d, size);
+  if (kType == kCylinder) return hit_cylinder<kExit>(o, d, size);
+  if (kType == kBox) return hit_box<kExit>(o, d, size);
+  if (kType == kPlane) return hit_plane(o, d, size, kExit);
+  return hit_ellipsoid<kExit>(o, d, size);
+}
+
+VLMRM_INLINE v3 to_local(const ViewGeom& g, v3 d) {
+  return {dot(d, g.axis[0]), dot(d, g.axis[1]), dot(d, g.axis[2])};
+}
+
+// The eye ray through (x, y, -1).
+template <int kType>
+VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
+  v3 d = {x, y, splat(-1.0f)};
+  return hit_local<kType, false>(splat3(g.eye), to_local(g, d), g.size);
+}
+
+// Calls f(std::integral_constant) for the primitive's type: one switch for a whole loop.
+template <class F>
+VLMRM_INLINE void with_type(int type, F&& f) {
+  switch (type) {
+    case kPlane: f.template run<kPlane>(); break;
+    case kCapsule: f.template run<kCapsule>(); break;
+    case kCylinder: f.template run<kCylinder>(); break;
+    case kBox: f.template run<kBox>(); break;
+    default: f.template run<kEllipsoid>(); break;
+  }
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_INTERSECT_H_

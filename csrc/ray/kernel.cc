@@ -1,0 +1,184 @@
+// Draws one placed frame. Compiled once per instruction set (VLMRM_ISA names it).
+#include <algorithm>
+#include <cmath>
+
+#include "ray/draw.h"
+#include "ray/intersect.h"
+#include "ray/resolve.h"
+#include "ray/shade.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+namespace {
+
+// Fills depth and id with the nearest entry of one geom over its rectangle. For the mirrored
+// scene, `over` restricts to pixels that show the mirror, behind its surface.
+struct Rasterize {
+  const ViewGeom& g;
+  Frame* f;
+  int view;
+  int over;
+  float znear;
+  template <int kType>
+  VLMRM_INLINE void run() {
+    const bool mirrored = over >= 0;
+    float* depth = mirrored ? f->mirror_depth.data() : f->depth.data();
+    int32_t* id = mirrored ? f->mirror_id.data() : f->id.data();
+    const vi base = splat(int32_t{view * 8});
+    for (int row = g.y0; row < g.y1; ++row) {
+      const vf y = splat(f->top - row * f->step_y);
+      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) {
+        const int at = row * f->pitch + col;
+        vi allowed = ~vi{};
+        if (mirrored) {
+          allowed = (load(f->id.data() + at) >> 3) == splat(int32_t{over});
+          if (!any(allowed)) continue;
+        }
+        const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
+        Hit h = hit_eye<kType>(g, x, y);
+        const vf old = load(depth + at);
+        vi win = h.mask & (h.t < old) & (h.t > splat(znear));
+        if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
+        if (!any(win)) continue;
+        store(depth + at, select(win, h.t, old));
+        store(id + at, select(win, base + h.face, load(id + at)));
+      }
+    }
+  }
+};
+
+void rasterize(const Scene& scene, Frame* f) {
+  const int n = static_cast<int>(scene.geoms.size());
+  const int pixels = f->pitch * f->height;
+  for (int i = 0; i < pixels; i += kLanes) {
+    store(f->depth.data() + i, splat(scene.zfar));
+    store(f->id.data() + i, splat(int32_t{-1}));
+  }
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    if (f->view[i].drawn) f->order[count++] = i;
+  }
+  std::sort(f->order.data(), f->order.data() + count, [f](int a, int b) {
+    return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
+  });
+  for (int k = 0; k < count; ++k) {
+    const ViewGeom& g = f->view[f->order[k]];
+    with_type(g.type, Rasterize{g, f, f->order[k], -1, scene.znear});
+  }
+  if (!f->mirror) return;
+  for (int i = 0; i < pixels; i += kLanes) {
+    store(f->mirror_depth.data() + i, splat(scene.zfar));
+    store(f->mirror_id.data() + i, splat(int32_t{-1}));
+  }
+  for (int i = n; i < 2 * n; ++i) {
+    const ViewGeom& g = f->view[i];
+    if (g.drawn) with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear});
+  }
+}
+
+struct Row {
+  const int32_t *above, *here, *below;
+};
+
+VLMRM_INLINE vi differs(const Row& r, int col, int width) {
+  vi c = load(r.here + col);
+  int32_t left[kLanes], right[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    left[i] = r.here[std::max(col + i - 1, 0)];
+    right[i] = r.here[std::min(col + i + 1, width - 1)];
+  }
+  return (load(r.above + col) != c) | (load(r.below + col) != c) | (load(left) != c) |
+         (load(right) != c);
+}
+
+class Painter {
+ public:
+  Painter(const Scene& scene, Frame* frame, uint8_t* rgb)
+      : scene_(scene), f_(*frame), rgb_(rgb), resolve_(scene, frame, rgb) {}
+
+  void paint() {
+    for (int row = 0; row < f_.height; ++row) {
+      for (int col = 0; col < f_.width; col += kLanes) paint_packet(row, col);
+    }
+    resolve_.flush();
+  }
+
+ private:
+  Row row_of(const std::vector<int32_t>& ids, int row) const {
+    const int32_t* p = ids.data();
+    return {p + std::max(row - 1, 0) * f_.pitch, p + row * f_.pitch,
+            p + std::min(row + 1, f_.height - 1) * f_.pitch};
+  }
+
+  // Packets that show one surface are shaded at once; pixels of the others become slots.
+  void paint_packet(int row, int col) {
+    const int at = row * f_.pitch + col;
+    const int count = std::min(kLanes, f_.width - col);
+    const int valid = (1 << count) - 1;
+    const vi ids = load(f_.id.data() + at);
+    int edges = bits(differs(row_of(f_.id, row), col, f_.width));
+    int same = bits(ids == splat(ids[0]));
+    int32_t reflected = -1;
+    if (f_.mirror) {
+      const vi m = load(f_.mirror_id.data() + at);
+      edges |= bits(differs(row_of(f_.mirror_id, row), col, f_.width));
+      same &= bits(m == splat(m[0]));
+      reflected = m[0];
+    }
+    edges &= valid;
+    const bool uniform = (same & valid) == valid;
+    if (uniform && edges != valid) paint_uniform(row, col, count, ids[0], reflected);
+    const int todo = uniform ? edges : valid;
+    for (int i = 0; i < count; ++i) {
+      if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
+    }
+  }
+
+  void paint_uniform(int row, int col, int count, int32_t id, int32_t reflected) {
+    const int at = row * f_.pitch + col;
+    Points q;
+    q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
+    q.y = splat(f_.top - row * f_.step_y);
+    q.active = ~vi{};
+    Color c;
+    if (id < 0) {
+      c = shade_sky(scene_, f_, q.x, q.y);
+    } else {
+      q.t = load(f_.depth.data() + at);
+      q.face = splat(int32_t{id & 7});
+      c = shade(scene_, f_, id >> 3, q);
+      if (reflected >= 0) {
+        q.t = load(f_.mirror_depth.data() + at);
+        q.face = splat(int32_t{reflected & 7});
+        Color r = shade(scene_, f_, reflected >> 3, q);
+        c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
+      }
+    }
+    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
+    for (int i = 0; i < count; ++i) {
+      out[3 * i] = static_cast<uint8_t>(c.r[i]);
+      out[3 * i + 1] = static_cast<uint8_t>(c.g[i]);
+      out[3 * i + 2] = static_cast<uint8_t>(c.b[i]);
+    }
+  }
+
+  const Scene& scene_;
+  Frame& f_;
+  uint8_t* rgb_;
+  Resolve resolve_;
+};
+
+}  // namespace
+
+void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
+  if (!frame->valid) {
+    std::memset(rgb, 0, static_cast<size_t>(3) * frame->height * frame->width);
+    return;
+  }
+  rasterize(scene, frame);
+  Painter(scene, frame, rgb).paint();
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm

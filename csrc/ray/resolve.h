@@ -1,0 +1,257 @@
+// Pixels that show more than one surface: four sub-samples, each surface shaded once.
+//
+// Slots are gathered until the tables are full, then resolved together, so that every vector
+// lane works on the same geom.
+#ifndef VLMRM_RAY_RESOLVE_H_
+#define VLMRM_RAY_RESOLVE_H_
+
+#include <algorithm>
+
+#include "ray/frame.h"
+#include "ray/intersect.h"
+#include "ray/shade.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+// OpenGL's standard 4x pattern, in pixels from the centre, y down.
+constexpr float kSampleX[4] = {-0.125f, 0.375f, -0.375f, 0.125f};
+constexpr float kSampleY[4] = {0.375f, 0.125f, -0.125f, -0.375f};
+
+class Resolve {
+ public:
+  Resolve(const Scene& scene, Frame* frame, uint8_t* rgb)
+      : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())) {
+    f_.num_slots = 0;
+  }
+
+  // Queues a pixel; a smooth one shows only its centre's surfaces.
+  void add_slot(int row, int col, bool smooth) {
+    const int s = f_.num_slots++;
+    f_.slot_pixel[s] = row * f_.pitch + col;
+    f_.slot_x[s] = col;
+    f_.slot_y[s] = row;
+    f_.slot_smooth[s] = smooth;
+    if (f_.num_slots == kMaxSlots) flush();
+  }
+
+  void flush() {
+    if (f_.num_slots == 0) return;
+    find_pairs();
+    sample_pairs();
+    make_fragments();
+    shade_fragments();
+    write_pixels();
+    f_.num_slots = 0;
+  }
+
+ private:
+  // Lists which geoms may cover the sub-samples of each slot: those of the 3 x 3 neighbours.
+  void find_pairs() {
+    f_.num_pairs = 0;
+    for (int s = 0; s < f_.num_slots; ++s) {
+      for (int k = 4 * s; k < 4 * s + 4; ++k) {
+        f_.sample_depth[k] = scene_.zfar;
+        f_.mirror_sample_depth[k] = scene_.zfar;
+        f_.sample_id[k] = -1;
+        f_.mirror_sample_id[k] = -1;
+      }
+      if (f_.slot_smooth[s]) continue;
+      add_neighbours(f_.id, s);
+      if (f_.mirror) add_neighbours(f_.mirror_id, s);
+    }
+  }
+
+  void add_neighbours(const std::vector<int32_t>& ids, int s) {
+    const int first = f_.num_pairs;
+    const int x = f_.slot_x[s], y = f_.slot_y[s];
+    for (int row = std::max(y - 1, 0); row <= std::min(y + 1, f_.height - 1); ++row) {
+      for (int col = std::max(x - 1, 0); col <= std::min(x + 1, f_.width - 1); ++col) {
+        const int32_t id = ids[row * f_.pitch + col];
+        if (id < 0) continue;
+        const int view = id >> 3;
+        bool known = false;
+        for (int k = first; k < f_.num_pairs; ++k) known |= f_.pair_view[k] == view;
+        if (known) continue;
+        f_.pair_view[f_.num_pairs] = view;
+        f_.pair_slot[f_.num_pairs++] = s;
+      }
+    }
+  }
+
+  // Stable counting sort of `keys` into `sorted`; bucket[k] becomes the start of key k.
+  void sort_by(const std::vector<int32_t>& keys, int count, int num_keys,
+               std::vector<int32_t>* sorted) {
+    int32_t* start = f_.bucket.data();
+    std::fill(start, start + num_keys + 1, 0);
+    for (int i = 0; i < count; ++i) ++start[keys[i] + 1];
+    for (int k = 0; k < num_keys; ++k) start[k + 1] += start[k];
+    for (int i = 0; i < count; ++i) (*sorted)[start[keys[i]]++] = i;
+    for (int k = num_keys; k > 0; --k) start[k] = start[k - 1];
+    start[0] = 0;
+  }
+
+  struct SamplePair {
+    Resolve* self;
+    const ViewGeom& g;
+    int view, begin, end;
+    template <int kType>
+    VLMRM_INLINE void run() {
+      self->sample_view<kType>(g, view, begin, end);
+    }
+  };
+
+  void sample_pairs() {
+    sort_by(f_.pair_view, f_.num_pairs, num_views_, &f_.pair_sorted);
+    for (int v = 0; v < num_views_; ++v) {
+      const int begin = f_.bucket[v], end = f_.bucket[v + 1];
+      if (begin == end) continue;
+      with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
+    }
+  }
+
+  // Two slots of four samples fill the eight lanes.
+  template <int kType>
+  VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int end) {
+    const vf dx = {kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3],
+                   kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3]};
+    const vf dy = {kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3],
+                   kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3]};
+    const vi first_half = {-1, -1, -1, -1, 0, 0, 0, 0};
+    for (int k = begin; k < end; k += 2) {
+      const int s0 = f_.pair_slot[f_.pair_sorted[k]];
+      const int s1 = k + 1 < end ? f_.pair_slot[f_.pair_sorted[k + 1]] : s0;
+      vf px = select(first_half, splat(static_cast<float>(f_.slot_x[s0])),
+                     splat(static_cast<float>(f_.slot_x[s1])));
+      vf py = select(first_half, splat(static_cast<float>(f_.slot_y[s0])),
+                     splat(static_cast<float>(f_.slot_y[s1])));
+      vf x = splat(f_.left) + (px + dx) * splat(f_.step_x);
+      vf y = splat(f_.top) - (py + dy) * splat(f_.step_y);
+      Hit h = hit_eye<kType>(g, x, y);
+      float t[kLanes];
+      int32_t face[kLanes];
+      store(t, h.t);
+      store(face, h.face);
+      const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
+      for (int i = 0; i < (s0 == s1 ? 4 : 8); ++i) {
+        if (!(hits >> i & 1)) continue;
+        keep(g, 4 * (i < 4 ? s0 : s1) + (i & 3), t[i], view * 8 + face[i]);
+      }
+    }
+  }
+
+  VLMRM_INLINE void keep(const ViewGeom& g, int k, float t, int32_t id) {
+    if (!g.mirrored) {
+      if (t >= f_.sample_depth[k]) return;
+      f_.sample_depth[k] = t;
+      f_.sample_id[k] = id;
+      return;
+    }
+    if (f_.sample_id[k] >> 3 != scene_.reflective || t <= f_.sample_depth[k] ||
+        t >= f_.mirror_sample_depth[k]) {
+      return;
+    }
+    f_.mirror_sample_depth[k] = t;
+    f_.mirror_sample_id[k] = id;
+  }
+
+  void add_fragment(int slot, int32_t id, float t, float dx, float dy, int weight) {
+    const int k = f_.num_fragments++;
+    f_.fragment_slot[k] = slot;
+    f_.fragment_id[k] = id;
+    f_.fragment_depth[k] = t;
+    f_.fragment_x[k] = f_.left + (f_.slot_x[slot] + dx) * f_.step_x;
+    f_.fragment_y[k] = f_.top - (f_.slot_y[slot] + dy) * f_.step_y;
+    f_.fragment_weight[k] = weight;
+  }
+
+  // One fragment per distinct surface among the samples, at the pixel centre where it covers it.
+  void add_samples(int slot, const float* t, const int32_t* id, int32_t center_id, float center_t,
+                   bool sky) {
+    int done = 0;
+    for (int i = 0; i < 4; ++i) {
+      if (done >> i & 1 || (id[i] < 0 && !sky)) continue;
+      int weight = 0;
+      for (int j = i; j < 4; ++j) {
+        if (id[j] == id[i]) ++weight, done |= 1 << j;
+      }
+      if (id[i] == center_id) {
+        add_fragment(slot, id[i], center_t, 0, 0, weight);
+      } else {
+        add_fragment(slot, id[i], t[i], kSampleX[i], kSampleY[i], weight);
+      }
+    }
+  }
+
+  void make_fragments() {
+    f_.num_fragments = 0;
+    for (int s = 0; s < f_.num_slots; ++s) {
+      const int at = f_.slot_pixel[s];
+      const int32_t mid = f_.mirror ? f_.mirror_id[at] : -1;
+      const float mt = f_.mirror ? f_.mirror_depth[at] : 0.0f;
+      if (f_.slot_smooth[s]) {
+        add_fragment(s, f_.id[at], f_.depth[at], 0, 0, 4);
+        if (mid >= 0) add_fragment(s, mid, mt, 0, 0, 4);
+        continue;
+      }
+      add_samples(s, &f_.sample_depth[4 * s], &f_.sample_id[4 * s], f_.id[at], f_.depth[at], true);
+      if (f_.mirror) {
+        add_samples(s, &f_.mirror_sample_depth[4 * s], &f_.mirror_sample_id[4 * s], mid, mt, false);
+      }
+    }
+  }
+
+  void shade_fragments() {
+    // Bucket 0 is the sky; `pair_view` is free by now and holds the keys.
+    std::fill(f_.accumulator.begin(), f_.accumulator.begin() + 4 * f_.num_slots, uint16_t{0});
+    for (int i = 0; i < f_.num_fragments; ++i) f_.pair_view[i] = (f_.fragment_id[i] >> 3) + 1;
+    sort_by(f_.pair_view, f_.num_fragments, num_views_ + 1, &f_.fragment_sorted);
+    for (int v = 0; v <= num_views_; ++v) {
+      for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
+        shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
+      }
+    }
+  }
+
+  void shade_packet(int view, int begin, int count) {
+    Points q;
+    int32_t index[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
+      index[i] = k;
+      q.x[i] = f_.fragment_x[k];
+      q.y[i] = f_.fragment_y[k];
+      q.t[i] = f_.fragment_depth[k];
+      q.face[i] = f_.fragment_id[k] & 7;
+    }
+    q.active = ~vi{};
+    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade(scene_, f_, view, q);
+    for (int i = 0; i < count; ++i) {
+      const int weight = f_.fragment_weight[index[i]];
+      uint16_t* a = &f_.accumulator[4 * f_.fragment_slot[index[i]]];
+      a[0] = static_cast<uint16_t>(a[0] + weight * c.r[i]);
+      a[1] = static_cast<uint16_t>(a[1] + weight * c.g[i]);
+      a[2] = static_cast<uint16_t>(a[2] + weight * c.b[i]);
+    }
+  }
+
+  void write_pixels() {
+    for (int s = 0; s < f_.num_slots; ++s) {
+      uint8_t* out = rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]);
+      for (int k = 0; k < 3; ++k) {
+        out[k] = static_cast<uint8_t>(std::min((f_.accumulator[4 * s + k] + 2) >> 2, 255));
+      }
+    }
+  }
+
+  const Scene& scene_;
+  Frame& f_;
+  uint8_t* rgb_;
+  int num_views_;
+};
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_RESOLVE_H_

@@ -1,0 +1,97 @@
+// What is drawn: an immutable description of one model, in plain arrays.
+//
+// Built once from numpy arrays by bindings.cc, then shared read-only by all workers.
+#ifndef VLMRM_RAY_SCENE_H_
+#define VLMRM_RAY_SCENE_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace vlmrm {
+
+// Numbers are MuJoCo's mjtGeom, so that arrays pass through unchanged.
+enum GeomType : int32_t {
+  kPlane = 0,
+  kSphere = 2,
+  kCapsule = 3,
+  kEllipsoid = 4,
+  kCylinder = 5,
+  kBox = 6,
+};
+
+enum LightType : int32_t { kSpot = 0, kDirectional = 1 };
+
+constexpr int kMaxLevels = 16;
+
+// One mip level inside Texture::texels; a one-texel border is stored around every face, so
+// bilinear taps never wrap.
+struct TextureLevel {
+  int32_t width, height;  // [texels], without the border
+  int32_t stride;         // texels from one row to the next
+  int32_t face_stride;    // texels from one cube face to the next
+  int32_t offset;         // first texel of the level
+};
+
+struct Texture {
+  bool cube = false;
+  int32_t num_levels = 0;
+  TextureLevel level[kMaxLevels];
+  std::vector<uint32_t> texels;  // 0xXXBBGGRR
+};
+
+struct Geom {
+  int32_t type = 0;
+  int32_t from_site = 0;  // pose comes from site_xpos instead of geom_xpos
+  int32_t index = 0;      // row of geom_xpos or site_xpos
+  int32_t texture = -1;
+  int32_t uniform = 0;
+  int32_t casts = 1;
+  float size[3];     // mjvGeom convention: radius, radius, half length for capsules and cylinders
+  float rgba[4];
+  float emission, specular, shininess, reflectance;
+  float repeat[2];
+};
+
+struct Light {
+  int32_t index = -1;  // row of light_xpos; -1 is the headlight
+  int32_t type = kDirectional;
+  int32_t shadow = 0;
+  float ambient[3], diffuse[3], specular[3];
+  float attenuation[3];
+  float cos_cutoff, exponent;
+  float tan_shadow;  // half opening of the shadow map of a spot light
+};
+
+struct Scene {
+  std::vector<Geom> geoms;
+  std::vector<Light> lights;
+  std::vector<Texture> textures;
+  int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;
+  int32_t sky = -1;         // texture index
+  int32_t reflective = -1;  // geom index of the one mirror
+  float half_height = 0;    // tan of half the vertical field of view, or half height if orthographic
+  float half_width = 0;     // 0: from the aspect ratio
+  float center[2] = {0, 0}; // principal point offset at unit depth
+  int32_t orthographic = 0;
+  float znear = 0, zfar = 0;
+  float shadow_clip = 0;
+  float haze = 0;
+  float haze_rgb[3] = {1, 1, 1};
+  float global_ambient = 0;
+};
+
+// Rows of one world; float64, as MuJoCo stores them.
+struct World {
+  const double* geom_xpos;
+  const double* geom_xmat;
+  const double* site_xpos;
+  const double* site_xmat;
+  const double* light_xpos;
+  const double* light_xdir;
+  const double* cam_pos;
+  const double* cam_mat;
+};
+
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_SCENE_H_

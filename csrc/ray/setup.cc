@@ -1,0 +1,360 @@
+#include <algorithm>
+#include <cmath>
+
+#include "ray/frame.h"
+
+namespace vlmrm {
+namespace {
+
+constexpr float kFar = 1e30f;
+
+float dot3(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
+
+void cross3(float* r, const float* a, const float* b) {
+  r[0] = a[1] * b[2] - a[2] * b[1];
+  r[1] = a[2] * b[0] - a[0] * b[2];
+  r[2] = a[0] * b[1] - a[1] * b[0];
+}
+
+void normalize3(float* v) {
+  float length = std::sqrt(dot3(v, v));
+  if (length < 1e-10f) {
+    v[0] = v[1] = 0;
+    v[2] = 1;
+    return;
+  }
+  for (int k = 0; k < 3; ++k) v[k] /= length;
+}
+
+bool all_finite(const double* a, int n) {
+  for (int i = 0; i < n; ++i) {
+    if (!(std::abs(a[i]) < 1e15)) return false;
+  }
+  return true;
+}
+
+// World vector to camera space.
+void rotate(const double* cam_mat, const double* v, float* out) {
+  for (int k = 0; k < 3; ++k) {
+    out[k] = static_cast<float>(cam_mat[k] * v[0] + cam_mat[3 + k] * v[1] + cam_mat[6 + k] * v[2]);
+  }
+}
+
+float bounding_radius(const ViewGeom& g) {
+  const float* s = g.size;
+  switch (g.type) {
+    case kPlane:
+      return s[0] > 0 && s[1] > 0 ? std::hypot(s[0], s[1]) : kFar;
+    case kCapsule:
+      return s[0] + s[2];
+    case kCylinder:
+      return std::hypot(s[0], s[2]);
+    case kBox:
+      return std::sqrt(dot3(s, s));
+    default:
+      return std::max(s[0], std::max(s[1], s[2]));
+  }
+}
+
+// Half the extent of the geom along a unit camera-space direction.
+float extent(const ViewGeom& g, const float* dir) {
+  float a[3];
+  for (int k = 0; k < 3; ++k) a[k] = std::abs(dot3(g.axis[k], dir));
+  const float* s = g.size;
+  switch (g.type) {
+    case kPlane:
+      return (s[0] > 0 ? s[0] * a[0] : kFar * (a[0] > 1e-4f)) +
+             (s[1] > 0 ? s[1] * a[1] : kFar * (a[1] > 1e-4f));
+    case kCapsule:
+      return s[0] + s[2] * a[2];
+    case kCylinder:
+      return s[0] * std::sqrt(std::max(0.0f, 1 - a[2] * a[2])) + s[2] * a[2];
+    case kBox:
+      return s[0] * a[0] + s[1] * a[1] + s[2] * a[2];
+    default:
+      return std::sqrt(s[0] * a[0] * s[0] * a[0] + s[1] * a[1] * s[1] * a[1] +
+                       s[2] * a[2] * s[2] * a[2]);
+  }
+}
+
+struct Bounds {
+  float x0 = kFar, x1 = -kFar, y0 = kFar, y1 = -kFar;
+  void add(float x, float y) {
+    x0 = std::min(x0, x);
+    x1 = std::max(x1, x);
+    y0 = std::min(y0, y);
+    y1 = std::max(y1, y);
+  }
+};
+
+// Tangent interval of an ellipsoid along image axis k: planes through the eye, v_k = -m v_z,
+// that touch it, where `scaled` holds its axes times its radii. Source: the dual quadric.
+void tangents(const float* c, const float scaled[3][3], int k, float* lo, float* hi) {
+  double a = 0, b = 0, d = 0;
+  for (int i = 0; i < 3; ++i) {
+    a += static_cast<double>(scaled[i][k]) * scaled[i][k];
+    b += static_cast<double>(scaled[i][k]) * scaled[i][2];
+    d += static_cast<double>(scaled[i][2]) * scaled[i][2];
+  }
+  a -= static_cast<double>(c[k]) * c[k];
+  b -= static_cast<double>(c[k]) * c[2];
+  d -= static_cast<double>(c[2]) * c[2];
+  double disc = std::sqrt(std::max(0.0, b * b - a * d));
+  double m0 = (-b - disc) / d, m1 = (-b + disc) / d;
+  *lo = static_cast<float>(std::min(m0, m1));
+  *hi = static_cast<float>(std::max(m0, m1));
+}
+
+void add_ellipsoid(const float* center, const float scaled[3][3], Bounds* bounds) {
+  float lo, hi;
+  float xs[2], ys[2];
+  tangents(center, scaled, 0, &lo, &hi);
+  xs[0] = lo, xs[1] = hi;
+  tangents(center, scaled, 1, &lo, &hi);
+  ys[0] = lo, ys[1] = hi;
+  bounds->add(xs[0], ys[0]);
+  bounds->add(xs[1], ys[1]);
+}
+
+// Image bounds at unit depth of a geom that lies wholly before the eye.
+Bounds image_bounds(const ViewGeom& g) {
+  Bounds bounds;
+  if (g.type == kSphere || g.type == kEllipsoid || g.type == kCapsule) {
+    float scaled[3][3];
+    for (int i = 0; i < 3; ++i) {
+      float s = g.type == kCapsule ? g.size[0] : g.size[i];
+      for (int k = 0; k < 3; ++k) scaled[i][k] = g.axis[i][k] * s;
+    }
+    const float h = g.type == kCapsule ? g.size[2] : 0.0f;
+    for (int end = -1; end <= (h > 0 ? 1 : -1); end += 2) {
+      float c[3];
+      for (int k = 0; k < 3; ++k) c[k] = g.center[k] + end * h * g.axis[2][k];
+      add_ellipsoid(c, scaled, &bounds);
+    }
+    return bounds;
+  }
+  for (int corner = 0; corner < 8; ++corner) {
+    float p[3];
+    for (int k = 0; k < 3; ++k) {
+      p[k] = g.center[k] + (corner & 1 ? 1 : -1) * g.size[0] * g.axis[0][k] +
+             (corner & 2 ? 1 : -1) * g.size[1] * g.axis[1][k] +
+             (g.type == kPlane ? 0.0f : (corner & 4 ? 1 : -1) * g.size[2] * g.axis[2][k]);
+    }
+    bounds.add(-p[0] / p[2], -p[1] / p[2]);
+  }
+  return bounds;
+}
+
+int clamp_pixel(float v, int limit) {
+  return static_cast<int>(std::min(std::max(v, 0.0f), static_cast<float>(limit)));
+}
+
+// Fills the screen rectangle, the sorting key and whether anything can be seen.
+void place(const Scene& scene, const Frame& f, ViewGeom* g) {
+  const float forward[3] = {0, 0, -1};
+  const float middle = -g->center[2], half = extent(*g, forward);
+  g->depth = g->type == kPlane ? kFar : middle;
+  g->x0 = g->y0 = 0;
+  g->x1 = f.width;
+  g->y1 = f.height;
+  g->drawn = middle + half > scene.znear;
+  if (g->type == kPlane) {
+    // Only the upper side is seen.
+    g->drawn = g->drawn && g->eye[2] > 0;
+    if (!(g->size[0] > 0 && g->size[1] > 0)) return;
+  }
+  if (!g->drawn || middle - half < scene.znear) return;
+  Bounds b = image_bounds(*g);
+  // A pixel more on each side, for the sub-samples.
+  g->x0 = clamp_pixel((b.x0 - f.left) / f.step_x - 1.0f, f.width);
+  g->x1 = clamp_pixel((b.x1 - f.left) / f.step_x + 3.0f, f.width);
+  g->y0 = clamp_pixel((f.top - b.y1) / f.step_y - 1.0f, f.height);
+  g->y1 = clamp_pixel((f.top - b.y0) / f.step_y + 3.0f, f.height);
+  g->drawn = g->x0 < g->x1 && g->y0 < g->y1;
+}
+
+void set_local_eye(ViewGeom* g) {
+  for (int k = 0; k < 3; ++k) g->eye[k] = -dot3(g->axis[k], g->center);
+}
+
+void place_geoms(const Scene& scene, const World& w, Frame* f) {
+  const int n = static_cast<int>(scene.geoms.size());
+  for (int i = 0; i < n; ++i) {
+    const Geom& geom = scene.geoms[i];
+    ViewGeom& g = f->view[i];
+    g.type = geom.type;
+    g.geom = i;
+    g.mirrored = false;
+    const double* pos = (geom.from_site ? w.site_xpos : w.geom_xpos) + 3 * geom.index;
+    const double* mat = (geom.from_site ? w.site_xmat : w.geom_xmat) + 9 * geom.index;
+    std::copy(geom.size, geom.size + 3, g.size);
+    g.drawn = all_finite(pos, 3) && all_finite(mat, 9);
+    if (!g.drawn) {
+      g.radius = -1;
+      continue;
+    }
+    const double relative[3] = {pos[0] - f->eye[0], pos[1] - f->eye[1], pos[2] - f->eye[2]};
+    rotate(w.cam_mat, relative, g.center);
+    for (int k = 0; k < 3; ++k) {
+      const double column[3] = {mat[k], mat[3 + k], mat[6 + k]};
+      rotate(w.cam_mat, column, g.axis[k]);
+    }
+    set_local_eye(&g);
+    g.radius = bounding_radius(g);
+    place(scene, *f, &g);
+  }
+}
+
+// Mirrors p (a point, or a direction if `point` is null) in the plane through `point`.
+void reflect(const float* point, const float* normal, float* p) {
+  float d = dot3(p, normal) - (point ? dot3(point, normal) : 0.0f);
+  for (int k = 0; k < 3; ++k) p[k] -= 2 * d * normal[k];
+}
+
+// The scene as the one reflective plane (or box top) shows it.
+void place_mirror(const Scene& scene, Frame* f) {
+  f->mirror = false;
+  if (scene.reflective < 0) return;
+  const int n = static_cast<int>(scene.geoms.size());
+  const ViewGeom& plane = f->view[scene.reflective];
+  if (!plane.drawn) return;
+  float point[3];
+  const float lift = plane.type == kBox ? plane.size[2] : 0.0f;
+  const float* normal = plane.axis[2];
+  for (int k = 0; k < 3; ++k) point[k] = plane.center[k] + lift * normal[k];
+  if (dot3(point, normal) >= 0) return;
+  f->mirror = true;
+  for (int i = 0; i < n; ++i) {
+    ViewGeom& g = f->view[n + i];
+    g = f->view[i];
+    g.mirrored = true;
+    if (g.radius < 0 || i == scene.reflective) {
+      g.drawn = false;
+      continue;
+    }
+    reflect(point, normal, g.center);
+    for (int k = 0; k < 3; ++k) reflect(nullptr, normal, g.axis[k]);
+    set_local_eye(&g);
+    place(scene, *f, &g);
+  }
+  for (size_t i = 0; i < scene.lights.size(); ++i) {
+    ViewLight& l = f->mirror_light[i];
+    l = f->light[i];
+    reflect(nullptr, normal, l.dir);
+    reflect(point, normal, l.pos);
+  }
+}
+
+void place_lights(const Scene& scene, const World& w, Frame* f) {
+  for (size_t i = 0; i < scene.lights.size(); ++i) {
+    ViewLight& l = f->light[i];
+    const int32_t k = scene.lights[i].index;
+    if (k < 0) {
+      l.dir[0] = l.dir[1] = 0;
+      l.dir[2] = -1;
+      l.pos[0] = l.pos[1] = l.pos[2] = 0;
+      continue;
+    }
+    const double* pos = w.light_xpos + 3 * k;
+    const double relative[3] = {pos[0] - f->eye[0], pos[1] - f->eye[1], pos[2] - f->eye[2]};
+    rotate(w.cam_mat, relative, l.pos);
+    rotate(w.cam_mat, w.light_xdir + 3 * k, l.dir);
+    normalize3(l.dir);
+    // The orientation of the shadow map, as mjr_render chooses it in world coordinates.
+    const double* d = w.light_xdir + 3 * k;
+    double up[3] = {0, -d[2], d[1]};
+    if (up[1] * up[1] + up[2] * up[2] <= 0.01) up[0] = -d[2], up[1] = 0, up[2] = d[0];
+    float upf[3];
+    rotate(w.cam_mat, up, upf);
+    cross3(l.side, l.dir, upf);
+    normalize3(l.side);
+    cross3(l.up, l.side, l.dir);
+  }
+}
+
+// Lists, for each shadow light, the geoms that lie behind the near plane of its map.
+void place_casters(const Scene& scene, Frame* f) {
+  for (size_t i = 0; i < scene.lights.size(); ++i) {
+    f->num_casters[i] = 0;
+    if (!scene.lights[i].shadow) continue;
+    const ViewLight& l = f->light[i];
+    const bool parallel = scene.lights[i].type == kDirectional;
+    for (size_t j = 0; j < scene.geoms.size(); ++j) {
+      const ViewGeom& g = f->view[j];
+      if (!scene.geoms[j].casts || g.radius < 0) continue;
+      float to[3];
+      for (int k = 0; k < 3; ++k) to[k] = g.center[k] - l.pos[k];
+      const float depth = dot3(to, l.dir), half = extent(g, l.dir);
+      if (depth + half < scene.znear) continue;
+      Caster& c = f->casters[i][f->num_casters[i]++];
+      c.view = static_cast<int32_t>(j);
+      c.inside_near = depth - half < scene.znear;
+      const float u = dot3(to, l.side), v = dot3(to, l.up);
+      const float eu = extent(g, l.side), ev = extent(g, l.up);
+      c.u0 = parallel ? u - eu : -kFar;
+      c.u1 = parallel ? u + eu : kFar;
+      c.v0 = parallel ? v - ev : -kFar;
+      c.v1 = parallel ? v + ev : kFar;
+    }
+  }
+}
+
+}  // namespace
+
+Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + 7) / 8 * 8) {
+  const size_t n = scene.geoms.size(), pixels = static_cast<size_t>(pitch) * h;
+  const float half_width =
+      scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
+  step_x = 2 * half_width / w;
+  step_y = 2 * scene.half_height / h;
+  left = scene.center[0] - half_width + 0.5f * step_x;
+  top = scene.center[1] + scene.half_height - 0.5f * step_y;
+  depth.resize(pixels);
+  id.resize(pixels);
+  if (scene.reflective >= 0) {
+    mirror_depth.resize(pixels);
+    mirror_id.resize(pixels);
+  }
+  view.resize(2 * n);
+  order.resize(n);
+  light.resize(scene.lights.size());
+  mirror_light.resize(scene.lights.size());
+  num_casters.resize(scene.lights.size());
+  casters.resize(scene.lights.size());
+  for (auto& list : casters) list.resize(n);
+  slot_pixel.resize(kMaxSlots);
+  slot_x.resize(kMaxSlots);
+  slot_y.resize(kMaxSlots);
+  slot_smooth.resize(kMaxSlots);
+  sample_depth.resize(4 * kMaxSlots + 8);
+  mirror_sample_depth.resize(4 * kMaxSlots + 8);
+  sample_id.resize(4 * kMaxSlots + 8);
+  mirror_sample_id.resize(4 * kMaxSlots + 8);
+  accumulator.resize(4 * kMaxSlots);
+  pair_view.resize(kMaxPairs);
+  pair_slot.resize(kMaxPairs);
+  pair_sorted.resize(kMaxPairs + 8);
+  fragment_x.resize(kMaxFragments);
+  fragment_y.resize(kMaxFragments);
+  fragment_depth.resize(kMaxFragments);
+  fragment_id.resize(kMaxFragments);
+  fragment_slot.resize(kMaxFragments);
+  fragment_weight.resize(kMaxFragments);
+  fragment_sorted.resize(kMaxFragments + 8);
+  bucket.resize(2 * n + 3);
+}
+
+void set_up(const Scene& scene, const World& w, Frame* f) {
+  f->valid = all_finite(w.cam_pos, 3) && all_finite(w.cam_mat, 9);
+  if (!f->valid) return;
+  std::copy(w.cam_pos, w.cam_pos + 3, f->eye);
+  for (int k = 0; k < 3; ++k) {
+    for (int j = 0; j < 3; ++j) f->world[k][j] = static_cast<float>(w.cam_mat[3 * k + j]);
+  }
+  place_geoms(scene, w, f);
+  place_lights(scene, w, f);
+  place_mirror(scene, f);
+  place_casters(scene, f);
+}
+
+}  // namespace vlmrm

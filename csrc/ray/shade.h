@@ -1,0 +1,329 @@
+// Fixed-function shading of eight surface points of one geom.
+#ifndef VLMRM_RAY_SHADE_H_
+#define VLMRM_RAY_SHADE_H_
+
+#include "ray/frame.h"
+#include "ray/intersect.h"
+#include "ray/simd.h"
+#include "ray/texture.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+constexpr float kTurn = 6.28318530717959f;
+
+// Eight points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
+struct Points {
+  vf x, y, t;
+  vi face;
+  vi active;
+};
+
+struct Color {
+  vi r, g, b;  // 0..255 per pass, summed over passes
+};
+
+VLMRM_INLINE vf atan2(vf y, vf x) {
+  vf ax = abs(x), ay = abs(y);
+  vf a = min(ax, ay) / max(max(ax, ay), splat(1e-20f));
+  vf s = a * a;
+  vf r = a * (splat(0.99997726f) +
+              s * (splat(-0.33262347f) +
+                   s * (splat(0.19354346f) +
+                        s * (splat(-0.11643287f) + s * (splat(0.05265332f) + s * splat(-0.01172120f))))));
+  r = select(ay > ax, splat(kTurn / 4) - r, r);
+  r = select(x < vf{}, splat(kTurn / 2) - r, r);
+  return select(y < vf{}, -r, r);
+}
+
+VLMRM_INLINE v3 to_camera(const ViewGeom& g, v3 l) {
+  return splat3(g.axis[0]) * l.x + splat3(g.axis[1]) * l.y + splat3(g.axis[2]) * l.z;
+}
+
+// Outward unit normal in local coordinates at local point p.
+VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
+  const vf zero = vf{}, one = splat(1.0f);
+  switch (g.type) {
+    case kPlane:
+      return {zero, zero, one};
+    case kCapsule: {
+      vf h = splat(g.size[2]);
+      return normalize({p.x, p.y, p.z - min(max(p.z, -h), h)});
+    }
+    case kCylinder: {
+      vi side = face == splat(int32_t{0});
+      vf cap = select(face == splat(int32_t{1}), one, -one);
+      v3 n = normalize({p.x, p.y, zero});
+      return select(side, n, v3{zero, zero, cap});
+    }
+    case kBox: {
+      vf sign = select((face & splat(int32_t{1})) != splat(int32_t{0}), one, -one);
+      vi axis = face >> 1;
+      return {select(axis == splat(int32_t{0}), sign, zero),
+              select(axis == splat(int32_t{1}), sign, zero),
+              select(axis == splat(int32_t{2}), sign, zero)};
+    }
+    default: {
+      const float* s = g.size;
+      return normalize({p.x * splat(1 / (s[0] * s[0])), p.y * splat(1 / (s[1] * s[1])),
+                        p.z * splat(1 / (s[2] * s[2]))});
+    }
+  }
+}
+
+// Explicit coordinates of MuJoCo's built-in shapes, for 2d textures.
+VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
+                                             v3 py, vi face) {
+  Coordinates c;
+  c.face = vi{};
+  const vf half = splat(0.5f);
+  const float* s = g.size;
+  if (g.type == kPlane || g.type == kBox) {
+    vf a = p.x, b = p.y, ax = px.x, bx = px.y, ay = py.x, by = py.y;
+    vf sa = splat(s[0] > 0 ? 0.5f / s[0] : 0.5f), sb = splat(s[1] > 0 ? 0.5f / s[1] : 0.5f);
+    if (g.type == kBox) {
+      vi axis = face >> 1;
+      vi on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
+      a = select(on_x, p.y, p.x), ax = select(on_x, px.y, px.x), ay = select(on_x, py.y, py.x);
+      b = select(on_z, p.y, p.z), bx = select(on_z, px.y, px.z), by = select(on_z, py.y, py.z);
+      sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
+      sb = select(on_z, splat(0.5f / s[1]), splat(0.5f / s[2]));
+    }
+    vf u0 = splat(g.type == kPlane && !(s[0] > 0) ? 0.0f : 0.5f);
+    vf v0 = splat(g.type == kPlane && !(s[1] > 0) ? 0.0f : 0.5f);
+    c.u = a * sa + u0, c.v = v0 - b * sb;
+    c.du_dx = ax * sa, c.du_dy = ay * sa, c.dv_dx = -bx * sb, c.dv_dy = -by * sb;
+  } else {
+    // Angle around the local z axis, and height or latitude along it.
+    vf ix = splat(1 / s[0]), iy = splat(1 / s[1]);
+    vf x = p.x * ix, y = p.y * iy;
+    vf rr = max(x * x + y * y, splat(1e-12f));
+    vf k = splat(1 / kTurn) / rr;
+    c.u = atan2(y, x) * splat(1 / kTurn);
+    c.du_dx = (x * px.y * iy - y * px.x * ix) * k;
+    c.du_dy = (x * py.y * iy - y * py.x * ix) * k;
+    vf iz = splat(1 / s[2]), z = p.z * iz;
+    c.v = half - half * z;
+    c.dv_dx = -half * iz * px.z;
+    c.dv_dy = -half * iz * py.z;
+    if (g.type == kCylinder) {
+      vi cap = face != splat(int32_t{0});
+      c.u = select(cap, half + half * x, c.u);
+      c.v = select(cap, half + half * y, c.v);
+      c.du_dx = select(cap, half * ix * px.x, c.du_dx);
+      c.du_dy = select(cap, half * ix * py.x, c.du_dy);
+      c.dv_dx = select(cap, half * iy * px.y, c.dv_dx);
+      c.dv_dy = select(cap, half * iy * py.y, c.dv_dy);
+    } else {
+      const bool capsule = g.type == kCapsule;
+      // Latitude of the sphere, or of the caps: v = 1/2 - el/pi, or 1 - |el| 2/pi above.
+      vf h = splat(capsule ? s[2] : 0.0f), iw = splat(capsule ? 1 / s[0] : 1 / s[2]);
+      vf w = (p.z - min(max(p.z, -h), h)) * iw;
+      vf radial = sqrt(rr);
+      vf el = atan2(w, radial) * splat(2 / kTurn);
+      vf rate = splat(2 / kTurn) * iw / max(radial, splat(1e-3f));
+      vf lat_v = capsule ? select(w > vf{}, splat(1.0f) - splat(2.0f) * el, splat(-2.0f) * el)
+                         : half - el;
+      vi on_cap = capsule ? abs(p.z) > h : (rr > splat(-1.0f));
+      vf scale = splat(capsule ? -2.0f : -1.0f) * rate;
+      c.v = select(on_cap, lat_v, c.v);
+      c.dv_dx = select(on_cap, scale * px.z, c.dv_dx);
+      c.dv_dy = select(on_cap, scale * py.z, c.dv_dy);
+    }
+  }
+  vf ru = splat(geom.repeat[0]), rv = splat(geom.repeat[1]);
+  c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
+  c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
+  wrap(&c);
+  return c;
+}
+
+// Object-linear coordinates for cube textures: unit shape, or metres if texuniform.
+VLMRM_INLINE v3 cube_vector(const Geom& geom, const ViewGeom& g, v3 p, bool derivative, vf z) {
+  const float* s = g.size;
+  if (g.type == kPlane) return geom.uniform ? v3{p.x * splat(s[0]), p.y * splat(s[1]), p.z} : p;
+  v3 unit = {p.x * splat(1 / s[0]), p.y * splat(1 / s[1]), p.z * splat(1 / s[2])};
+  if (g.type == kCapsule) {
+    // The caps are scaled by the radius, so their z is not metric.
+    vf h = splat(s[2]), ir = splat(1 / s[0]);
+    vf beyond = derivative ? p.z * ir
+                           : select(p.z > vf{}, splat(1.0f) + (p.z - h) * ir,
+                                    splat(-1.0f) + (p.z + h) * ir);
+    unit.z = select(abs(z) > h, beyond, unit.z);
+  }
+  if (!geom.uniform) return unit;
+  return {unit.x * splat(s[0]), unit.y * splat(s[1]), unit.z * splat(s[2])};
+}
+
+VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
+                                const ViewGeom& g, const Points& q, v3 n, v3 local) {
+  // How the hit point moves when the pixel does: along the tangent plane.
+  v3 d = {q.x, q.y, splat(-1.0f)};
+  vf nd = dot(n, d);
+  nd = min(nd, splat(-1e-4f));
+  vf kx = q.t * splat(f.step_x), ky = q.t * splat(-f.step_y);
+  v3 px = d * (-kx * n.x / nd), py = d * (-ky * n.y / nd);
+  px.x += kx;
+  py.y += ky;
+  v3 lx = to_local(g, px), ly = to_local(g, py);
+  const Texture& tex = scene.textures[geom.texture];
+  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face));
+  v3 c = cube_vector(geom, g, local, false, local.z);
+  return sample(tex, cube_coordinates(c, cube_vector(geom, g, lx, true, local.z),
+                                      cube_vector(geom, g, ly, true, local.z)));
+}
+
+// One light's ambient, diffuse and specular share, as OpenGL 1 adds them per vertex.
+VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& geom,
+                            float reflectance, v3 p, v3 n, v3 to_eye) {
+  v3 to_light;
+  vf strength = splat(1.0f);
+  if (light.type == kDirectional) {
+    to_light = {splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])};
+  } else {
+    v3 away = splat3(l.pos) - p;
+    vf distance = sqrt(max(dot(away, away), splat(1e-20f)));
+    to_light = away * (splat(1.0f) / distance);
+    strength /= splat(light.attenuation[0]) + distance * splat(light.attenuation[1]) +
+                distance * distance * splat(light.attenuation[2]);
+    vf c = -dot(to_light, l.dir);
+    vi lit = c >= splat(light.cos_cutoff);
+    vf cone = light.exponent > 0 ? power(clamp01(c), light.exponent) : splat(1.0f);
+    strength = select(lit, light.cos_cutoff > -1.0f ? strength * cone : strength, vf{});
+  }
+  vf facing = max(dot(n, to_light), vf{});
+  v3 h = normalize(to_light + to_eye);
+  vf shine = vf{};
+  if (geom.specular > 0) {
+    vf nh = max(dot(n, h), vf{});
+    shine = geom.shininess > 0 ? power(min(nh, splat(1.0f)), 128 * geom.shininess) : splat(1.0f);
+    shine = select(facing > vf{}, shine * splat(geom.specular), vf{});
+  }
+  v3 c;
+  vf* out[3] = {&c.x, &c.y, &c.z};
+  for (int k = 0; k < 3; ++k) {
+    float rgb = geom.rgba[k] * reflectance;
+    *out[k] = strength * (splat(light.ambient[k] * rgb) + facing * splat(light.diffuse[k] * rgb) +
+                          shine * splat(light.specular[k]));
+  }
+  return c;
+}
+
+template <int kType>
+VLMRM_INLINE vi blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+  Hit in = hit_local<kType, false>(o, d, g.size);
+  vi shadow = in.mask & (in.t > vf{}) & (in.t < limit);
+  if (kType == kPlane) {
+    in = hit_local<kPlane, true>(o, d, g.size);
+    return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
+  }
+  // The far wall casts too where the near plane of the map cuts the geom open.
+  if (c.inside_near) {
+    Hit out = hit_local<kType, true>(o, d, g.size);
+    shadow |= out.mask & (out.t > vf{}) & (out.t < limit) & (in.t > vf{});
+  }
+  return shadow;
+}
+
+struct CasterTest {
+  const Caster& c;
+  const ViewGeom& g;
+  v3 o, d;
+  vf limit;
+  vi shadow;
+  template <int kType>
+  VLMRM_INLINE void run() {
+    shadow = blocks<kType>(c, g, o, d, limit);
+  }
+};
+
+// Lanes of `todo` that the light does not reach.
+VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vi todo) {
+  const ViewLight& l = f.light[index];
+  const bool parallel = scene.lights[index].type == kDirectional;
+  v3 from = p - splat3(l.pos);
+  vf depth = dot(from, l.dir), u = dot(from, l.side), v = dot(from, l.up);
+  vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
+  todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
+  vi shadow = vi{};
+  if (!any(todo)) return shadow;
+  vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
+  v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
+                    : v3{-from.x, -from.y, -from.z};
+  for (int i = 0; i < f.num_casters[index]; ++i) {
+    const Caster& c = f.casters[index][i];
+    if (c.view == self) continue;
+    vi near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
+              (v < splat(c.v1));
+    if (!any(near)) continue;
+    const ViewGeom& g = f.view[c.view];
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, vi{}};
+    with_type(g.type, test);
+    shadow |= test.shadow & near;
+  }
+  return shadow;
+}
+
+VLMRM_INLINE vi to_byte(vf a) { return truncate(clamp01(a) * splat(255.0f) + splat(0.5f)); }
+
+VLMRM_INLINE void add_pass(v3 c, v3 tex, Color* out) {
+  out->r += to_byte(clamp01(c.x) * tex.x);
+  out->g += to_byte(clamp01(c.y) * tex.y);
+  out->b += to_byte(clamp01(c.z) * tex.z);
+}
+
+VLMRM_INLINE vi limit_byte(vi a) { return select(a > splat(int32_t{255}), splat(int32_t{255}), a); }
+
+// The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
+// pass per shadow light, each clamped to 8 bits. Mirrored surfaces take all lights in one pass.
+VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Points& q) {
+  const ViewGeom& g = f.view[view];
+  const Geom& geom = scene.geoms[g.geom];
+  const float dim = g.mirrored ? scene.geoms[scene.reflective].reflectance : 1.0f;
+  v3 p = {q.x * q.t, q.y * q.t, -q.t};
+  v3 local = to_local(g, p) + splat3(g.eye);
+  v3 n = to_camera(g, local_normal(g, local, q.face));
+  v3 to_eye = normalize({-p.x, -p.y, -p.z});
+  v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
+  if (geom.texture >= 0) tex = surface_texture(scene, f, geom, g, q, n, local);
+
+  float base = (geom.emission + scene.global_ambient) * dim;
+  v3 sum = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
+  const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
+  const int num_lights = static_cast<int>(scene.lights.size());
+  for (int i = 0; i < num_lights; ++i) {
+    if (scene.lights[i].shadow && !g.mirrored) continue;
+    sum = sum + light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
+  }
+  Color out = {vi{}, vi{}, vi{}};
+  add_pass(sum, tex, &out);
+  if (g.mirrored) return out;
+  for (int i = 0; i < num_lights; ++i) {
+    if (!scene.lights[i].shadow) continue;
+    v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
+    vi todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    if (!any(todo)) continue;
+    vi shadow = in_shadow(scene, f, i, view, p, todo);
+    add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
+  }
+  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+}
+
+// What lies behind everything: the sky box, or black.
+VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
+  if (scene.sky < 0) return {vi{}, vi{}, vi{}};
+  // World direction; MuJoCo turns the sky by 90 degrees around x.
+  v3 d = {x, y, splat(-1.0f)};
+  vf wx = dot(d, f.world[0]), wy = dot(d, f.world[1]), wz = dot(d, f.world[2]);
+  auto turned = [](vf a, vf b, vf c) { return v3{a, c, -b}; };
+  const float sx = f.step_x, sy = -f.step_y;
+  v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
+  v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));
+  v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(wx, wy, wz), px, py));
+  return {to_byte(c.x), to_byte(c.y), to_byte(c.z)};
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_SHADE_H_

@@ -1,0 +1,31 @@
+"""Types of the native renderer."""
+
+import numpy as np
+
+def simd_level() -> str: ...
+
+class Scene:
+    def __init__(
+        self,
+        geom_ints: np.ndarray,
+        geom_floats: np.ndarray,
+        light_ints: np.ndarray,
+        light_floats: np.ndarray,
+        textures: list[tuple[bool, np.ndarray, np.ndarray]],
+        options: dict[str, float],
+    ) -> None: ...
+
+class Renderer:
+    def __init__(self, scene: Scene, height: int, width: int, num_threads: int) -> None: ...
+    def render(
+        self,
+        out: np.ndarray,
+        geom_xpos: np.ndarray,
+        geom_xmat: np.ndarray,
+        site_xpos: np.ndarray,
+        site_xmat: np.ndarray,
+        light_xpos: np.ndarray,
+        light_xdir: np.ndarray,
+        cam_pos: np.ndarray,
+        cam_mat: np.ndarray,
+    ) -> None: ...
