@@ -7,6 +7,7 @@ rejected, contact forces in body frames are there when asked for, and the whole 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 # The warnings after which MuJoCo resets a world on its own.
 _FATAL = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
 _STATE_FIELDS = ("qpos", "qvel", "ctrl", "time")
+
+_log = logging.getLogger(__name__)
+
+
+def log_mujoco_warnings() -> None:
+    """Send MuJoCo's warnings to `logging` (level DEBUG) unless someone handles them already.
+
+    Without a handler MuJoCo prints them and appends to MUJOCO_LOG.TXT in the working directory.
+    """
+    if mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda text: _log.debug("MuJoCo: %s", text))
 
 
 class Simulation:
@@ -66,6 +78,7 @@ class Simulation:
             raise ArgumentError(f"num_envs must be at least 1, got {num_envs}.")
         if num_threads < 0:
             raise ArgumentError(f"num_threads must be at least 0, got {num_threads}.")
+        log_mujoco_warnings()
         self._contact_forces = "cfrc_ext" in fields
         self.batch = Batch(model, num_envs, num_threads, persistent=self._contact_forces)
         self.model = self.batch.model

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+
+from vlmrm_fast.errors import UnknownNameError
+from vlmrm_fast.simulation import Simulation
+from vlmrm_fast.tasks import fields_from_data, get_task, task_names
+from vlmrm_fast.tasks.cartpole import ANGLE_BOUND, POSITION_BOUND
+
+CARTPOLE, KNEELING = get_task("cartpole-upright"), get_task("humanoid-kneeling")
+
+
+def test_the_registry_lists_its_tasks() -> None:
+    assert task_names() == ["cartpole-upright", "humanoid-kneeling"]
+    for name in task_names():
+        task = get_task(name)
+        assert task.name == name
+        assert task.description.endswith(".")
+        assert task.success_steps <= task.horizon
+
+
+def test_an_unknown_task_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'cartpole-upright'"):
+        get_task("cartpole-uprigth")
+
+
+def test_prompts_are_the_papers() -> None:
+    assert CARTPOLE.goal == "pole vertically upright on top of the cart"
+    assert CARTPOLE.baseline == "pole and cart"
+    assert KNEELING.goal == "a humanoid robot kneeling"
+    assert KNEELING.baseline == "a humanoid robot"
+
+
+def test_importing_tasks_loads_neither_mujoco_nor_torch() -> None:
+    code = (
+        "import sys, vlmrm_fast.tasks; "
+        "assert not {'mujoco', 'torch', 'gymnasium'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def cartpole_fields(x: float, angle: float) -> dict[str, np.ndarray]:
+    return {"qpos": np.array([[x, angle]]), "qvel": np.zeros((1, 2))}
+
+
+@pytest.mark.parametrize(
+    ("x", "angle", "balanced"),
+    [
+        (0, 0, True),
+        (0, 0.99 * ANGLE_BOUND, True),
+        (0, -1.01 * ANGLE_BOUND, False),
+        (0, 2 * np.pi, True),
+        (0, -4 * np.pi + 0.1, True),
+        (0, np.pi, False),
+        (0.99 * POSITION_BOUND, 0, True),
+        (-1.01 * POSITION_BOUND, 0, False),
+    ],
+)
+def test_balancing_is_judged_by_angle_and_position(x: float, angle: float, balanced: bool) -> None:
+    reward, success = CARTPOLE.ground_truth(None, cartpole_fields(x, angle))
+    assert success.tolist() == [balanced]
+    assert reward.tolist() == [float(balanced)]
+
+
+def test_the_cartpole_observation_does_not_jump_when_the_pole_turns_over() -> None:
+    before = CARTPOLE.observation(None, cartpole_fields(0.1, np.pi - 1e-9))
+    after = CARTPOLE.observation(None, cartpole_fields(0.1, np.pi + 1e-9))
+    np.testing.assert_allclose(before, after, atol=1e-8)
+
+
+def test_rail_and_pole_stay_in_the_picture_at_every_state() -> None:
+    model = CARTPOLE.load_model()
+    data = mujoco.MjData(model)
+    camera = model.camera("side").id
+    half = np.tan(np.deg2rad(model.cam_fovy[camera]) / 2)
+    pole, radius = model.geom("pole").id, model.geom("pole").size[0]
+    for x in np.linspace(*model.joint("slider").range, 7):
+        for angle in np.linspace(-np.pi, np.pi, 73):
+            data.qpos[:] = x, angle
+            mujoco.mj_forward(model, data)
+            axis = data.geom_xmat[pole].reshape(3, 3)[:, 2] * model.geom_size[pole, 1]
+            points = [data.geom_xpos[pole] + axis, data.geom_xpos[pole] - axis]
+            points += [data.geom("left_stop").xpos, data.geom("right_stop").xpos]
+            seen = (np.array(points) - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+            # A margin of the capsule's radius, at the depth of each point.
+            assert (np.abs(seen[:, :2]) + radius < half * -seen[:, 2:]).all(), (x, angle)
+
+
+@pytest.fixture(scope="module")
+def humanoid() -> Simulation:
+    return Simulation(KNEELING.load_model(), 2, 2, KNEELING.fields)
+
+
+def test_observation_and_own_reward_equal_humanoid_v5(humanoid: Simulation) -> None:
+    env = gymnasium.make("Humanoid-v5", terminate_when_unhealthy=False).unwrapped
+    for seed in range(2):
+        expected, _ = env.reset(seed=seed)
+        humanoid.reset(np.arange(2), np.stack([env.data.qpos] * 2), np.stack([env.data.qvel] * 2))
+        actual = KNEELING.observation(humanoid.model, humanoid.fields)
+        np.testing.assert_array_equal(actual, np.stack([expected] * 2))
+        env.action_space.seed(seed)
+        for _ in range(60):
+            action = env.action_space.sample()
+            before = {"xipos": humanoid.fields["xipos"].copy()}
+            humanoid.step(np.stack([action] * 2), KNEELING.frame_skip)
+            expected, reward, *_ = env.step(action)
+            actual = KNEELING.observation(humanoid.model, humanoid.fields)
+            np.testing.assert_array_equal(actual, np.stack([expected] * 2))
+            own = KNEELING.measures(humanoid.model, humanoid.fields, before)
+            np.testing.assert_allclose(own["locomotion_reward"], reward, rtol=1e-12)
+    env.close()
+
+
+def test_the_start_is_humanoid_v5s(humanoid: Simulation) -> None:
+    qpos, qvel = KNEELING.initial_state(humanoid.model, np.random.default_rng(3))
+    env = gymnasium.make("Humanoid-v5").unwrapped
+    env.reset(seed=0)
+    env.np_random = np.random.default_rng(3)
+    env.reset_model()
+    np.testing.assert_array_equal(env.data.qpos, qpos)
+    np.testing.assert_array_equal(env.data.qvel, qvel)
+    env.close()
+
+
+def posed(**joints: float) -> tuple[mujoco.MjModel, mujoco.MjData]:
+    """Return the humanoid in a pose, put down so that it just touches the floor."""
+    model = KNEELING.load_model()
+    data = mujoco.MjData(model)
+    tilt = joints.pop("tilt", 0.0)
+    data.qpos[3:7] = [np.cos(tilt / 2), 0, np.sin(tilt / 2), 0]
+    for name in ("left_knee", "right_knee"):
+        data.joint(name).qpos = np.deg2rad(-2)
+    for name, degrees in joints.items():
+        data.joint(name).qpos = np.deg2rad(degrees)
+    mujoco.mj_forward(model, data)
+    floor = model.geom("floor").id
+    lowest = min(
+        data.geom_xpos[g, 2]
+        - model.geom_size[g, 0]
+        - abs(data.geom_xmat[g, 8]) * (model.geom_size[g, 1] if model.geom_type[g] == 3 else 0)
+        for g in range(model.ngeom)
+        if g != floor
+    )
+    data.qpos[2] -= lowest
+    mujoco.mj_forward(model, data)
+    return model, data
+
+
+POSES = {
+    "kneeling, thighs upright": ({"left_knee": -95, "right_knee": -95}, True),
+    "kneeling, sitting on the heels": (
+        {"left_knee": -150, "right_knee": -150, "left_hip_y": -60, "right_hip_y": -60},
+        True,
+    ),
+    "standing": ({}, False),
+    "squatting": (
+        {"left_knee": -110, "right_knee": -110, "left_hip_y": -80, "right_hip_y": -80},
+        False,
+    ),
+    "sitting, legs forward": ({"left_hip_y": -95, "right_hip_y": -95}, False),
+    "kneeling on one knee": ({"left_knee": -95, "right_knee": -90, "right_hip_y": -90}, False),
+    "lying on the back": ({"tilt": -np.pi / 2}, False),
+    "lying on the face": ({"tilt": np.pi / 2}, False),
+    "on all fours": (
+        {
+            "tilt": np.pi / 2,
+            "left_hip_y": -90,
+            "right_hip_y": -90,
+            "left_knee": -90,
+            "right_knee": -90,
+        },
+        False,
+    ),
+    "on the head": ({"tilt": np.pi}, False),
+}
+
+
+@pytest.mark.parametrize("name", POSES)
+def test_kneeling_is_told_from_other_poses(name: str) -> None:
+    joints, expected = POSES[name]
+    model, data = posed(**joints)
+    reward, success = KNEELING.ground_truth(model, fields_from_data(data, ("xpos", "xmat")))
+    assert success.tolist() == [expected]
+    assert reward.tolist() == [float(expected)]
+
+
+def test_ground_truth_judges_each_world_alone() -> None:
+    worlds = [posed(**dict(joints)) for joints, _ in POSES.values()]
+    fields = fields_from_data([data for _, data in worlds], ("xpos", "xmat"))
+    _, success = KNEELING.ground_truth(worlds[0][0], fields)
+    assert success.tolist() == [expected for _, expected in POSES.values()]

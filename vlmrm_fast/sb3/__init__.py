@@ -1,0 +1,1 @@
+"""Stable-Baselines3: vectorised environments, buffers, callbacks; nothing is loaded eagerly."""

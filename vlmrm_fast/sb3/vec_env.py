@@ -1,0 +1,189 @@
+"""A vision-language-model reward for anyone's Stable-Baselines3 `VecEnv`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
+
+from vlmrm_fast.envs.capture import KEY, Installer
+from vlmrm_fast.envs.core import Mix, Scorer, render_shape
+from vlmrm_fast.envs.painter import POSE_FIELDS, PictureStack, check_render_mode, make_painter
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.sb3.task_env import TaskVecEnv
+
+__all__ = ["TaskVecEnv", "VLMRewardVecEnv"]
+
+
+class VLMRewardVecEnv(VecEnvWrapper):
+    """Replaces the reward of any `VecEnv`, or adds to it, by what a model sees.
+
+    MuJoCo environments, in this process or in others, send the state that they reached, a few kB,
+    and are drawn natively here with the camera of their own `render()`; others send the picture
+    from `render()`. Both are taken before the environment resets itself. `step` of each
+    environment is replaced for that. Infos are those of `TaskVecEnv`, the environment's own
+    "episode" being kept as "env_episode".
+
+    Attributes:
+        reward: the scorer.
+        last_frames: (N, H, W, 3) uint8, what the last rewards were given for.
+        diverged: (N,) bool, live: the environments that diverged in the last step.
+        timings: seconds spent so far in "simulate", "draw" and "encode".
+    """
+
+    def __init__(
+        self,
+        venv: VecEnv,
+        reward: Scorer,
+        mode: str = "replace",
+        weight: float = 1.0,
+        *,
+        camera: Any = None,
+        render_size: int | tuple[int, int] | None = None,
+        num_threads: int = 0,
+    ) -> None:
+        """Wrap `venv`.
+
+        Args:
+            venv: any `VecEnv`; environments that are not MuJoCo's need render_mode="rgb_array".
+            reward: what scores the frames.
+            mode: "replace" the environments' reward or "add" to it.
+            weight: factor on the model's reward.
+            camera: as `Scene.from_model` takes it; None for the environments' own.
+            render_size: side or (height, width) of native frames [pixels]; None for the reward's
+                input size.
+            num_threads: threads that draw, 0 for one a CPU.
+        """
+        super().__init__(venv)
+        self.reward, self._mix = reward, Mix(mode, weight)
+        self._camera, self._num_threads = camera, num_threads
+        self._shape = render_shape(render_size, reward.image_size)
+        self._painter: Any = None
+        n = self.num_envs
+        self.last_frames = np.zeros((n, *self._shape, 3), np.uint8)
+        self.diverged = np.zeros(n, bool)
+        self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
+        self._return, self._env_return = np.zeros(n), np.zeros(n)
+        self._length, self._start = np.zeros(n, np.int64), np.zeros(n)
+        self._install()
+
+    def _install(self) -> None:
+        """Put a capture into every environment and check that it can be drawn."""
+        self.venv.env_is_wrapped(Installer(POSE_FIELDS))  # type: ignore[arg-type]
+        if not self.venv.has_attr("vlmrm_describe"):
+            raise ArgumentError(
+                "venv must hold environments in a gymnasium.Wrapper, got bare ones. Make them "
+                "with gymnasium.make or stable_baselines3's make_vec_env."
+            )
+        self._native = all(d["native"] for d in self.venv.env_method("vlmrm_describe"))
+        if not self._native:
+            self._use_render()
+
+    def _use_render(self) -> None:
+        check_render_mode(self.venv.env_method("vlmrm_describe"))
+        self.venv.env_method("vlmrm_use_render")
+        self._painter = PictureStack()
+
+    def _make_painter(self) -> None:
+        """Build the native painter; the default camera depends on the first state."""
+        self._painter = make_painter(
+            self.venv.env_method("vlmrm_describe"),
+            lambda index: self.venv.env_method("vlmrm_model", indices=[index])[0],
+            self._camera,
+            self._shape,
+            self._num_threads,
+        )
+        if self._painter is None:
+            self._use_render()
+
+    def reset(self) -> Any:
+        """As the wrapped environment's.
+
+        Returns:
+            Observations.
+        """
+        observations = self.venv.reset()
+        self.reset_infos = self.venv.reset_infos
+        if self._painter is None:
+            self._make_painter()
+        for counter in (self._return, self._env_return, self._length):
+            counter[:] = 0
+        self.diverged[:] = False
+        self._start[:] = time.perf_counter()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """As the wrapped environment's.
+
+        Args:
+            actions: N actions, finite.
+
+        Raises:
+            ArgumentError: if an action is not finite; the text names the environment.
+        """
+        finite = np.isfinite(actions).reshape(self.num_envs, -1).all(axis=1)
+        if not finite.all():
+            index = int(np.flatnonzero(~finite)[0])
+            raise ArgumentError(
+                f"actions must be finite, got {np.asarray(actions)[index].tolist()} for "
+                f"environment {index}. Check the policy for NaN weights."
+            )
+        self._clock = time.perf_counter()
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Finish the step, draw the states that it reached, score them.
+
+        Returns:
+            Observations, rewards (N,) float32, dones (N,) bool, infos.
+        """
+        observations, env_rewards, dones, given = self.venv.step_wait()
+        infos = [dict(info) for info in given]
+        clock = self._lap("simulate", self._clock)
+        self.last_frames = self._painter.draw([info.pop(KEY) for info in infos])
+        clock = self._lap("draw", clock)
+        vlm_rewards = np.array(self.reward.score(self.last_frames), dtype=np.float32)
+        self._lap("encode", clock)
+        rewards = self._mix(vlm_rewards, env_rewards)
+        self._return += rewards
+        self._env_return += env_rewards
+        self._length += 1
+        self.diverged[:] = [bool(info.get("diverged")) for info in infos]
+        for i, info in enumerate(infos):
+            info["vlm_reward"], info["env_reward"] = float(vlm_rewards[i]), float(env_rewards[i])
+            if dones[i]:
+                self._end_episode(i, info)
+        return observations, rewards, dones, infos
+
+    def _lap(self, stage: str, start: float) -> float:
+        now = time.perf_counter()
+        self.timings[stage] += now - start
+        return now
+
+    def _end_episode(self, i: int, info: dict[str, Any]) -> None:
+        if "episode" in info:
+            info["env_episode"] = info["episode"]
+        info["episode"] = {
+            "r": float(self._return[i]),
+            "l": int(self._length[i]),
+            "t": time.perf_counter() - float(self._start[i]),
+            "env_r": float(self._env_return[i]),
+        }
+        self._return[i] = self._env_return[i] = self._length[i] = 0
+        self._start[i] = time.perf_counter()
+
+    def get_images(self) -> list[np.ndarray]:
+        """Return copies of the last frames, terminal frames included.
+
+        Returns:
+            N arrays (H, W, 3) uint8.
+        """
+        return list(self.last_frames.copy())
+
+    def close(self) -> None:
+        """Release the renderers and close the wrapped environment."""
+        if self._painter is not None:
+            self._painter.close()
+        super().close()
