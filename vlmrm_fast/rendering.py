@@ -142,7 +142,7 @@ class Scene:
             UnsupportedSceneError: the model shows elements that are not drawn; each is named.
             UnknownNameError: no camera or body has that name.
             ArgumentError: the camera id is out of range, or the camera is of another type.
-        """  # noqa: DOC502
+        """
         return cls(model, camera)
 
 
@@ -260,7 +260,7 @@ class Renderer:
         Raises:
             ArgumentError: a size or the number of threads is out of range.
             UnknownNameError: no backend has that name.
-        """  # noqa: DOC502
+        """
         if backend not in BACKENDS:
             raise unknown_name("backend", str(backend), BACKENDS)
         for name, value, low, high in (
@@ -393,6 +393,8 @@ class Renderer:
         view, n = self.scene._view, poses.num_worlds
         if view.fixed >= 0:
             return poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
-        assert view.offset is not None and view.lookat is not None and view.mat is not None
+        assert view.offset is not None
+        assert view.lookat is not None
+        assert view.mat is not None
         target = poses.subtree_com[:, view.track] if view.track >= 0 else view.lookat
         return np.broadcast_to(target + view.offset, (n, 3)), np.broadcast_to(view.mat, (n, 9))

@@ -38,7 +38,7 @@ struct Rasterize {
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
         Hit h = hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
-        vi win = h.mask & (h.t < old) & (h.t > splat(znear));
+        vi win = h.mask & (h.t <= old) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));

@@ -143,13 +143,13 @@ class Resolve {
 
   VLMRM_INLINE void keep(const ViewGeom& g, int k, float t, int32_t id) {
     if (!g.mirrored) {
-      if (t >= f_.sample_depth[k]) return;
+      if (t > f_.sample_depth[k]) return;
       f_.sample_depth[k] = t;
       f_.sample_id[k] = id;
       return;
     }
     if (f_.sample_id[k] >> 3 != scene_.reflective || t <= f_.sample_depth[k] ||
-        t >= f_.mirror_sample_depth[k]) {
+        t > f_.mirror_sample_depth[k]) {
       return;
     }
     f_.mirror_sample_depth[k] = t;

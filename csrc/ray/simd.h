@@ -106,24 +106,29 @@ VLMRM_INLINE vi gather(const uint32_t* base, vi index) {
 #endif
 }
 
-// x^e for x in (0, 1], relative error < 3e-4 at e = 128: log2 and exp2 by polynomials.
-VLMRM_INLINE vf power(vf x, float e) {
-  vi b = reinterpret_cast<vi>(max(x, splat(1e-30f)));
+// log2 of a positive normal number, absolute error < 2e-5.
+VLMRM_INLINE vf log2(vf x) {
+  vi b = reinterpret_cast<vi>(x);
   vf exponent = to_float((b >> 23) - splat(int32_t{127}));
   vf m = reinterpret_cast<vf>((b & splat(int32_t{0x7fffff})) | splat(int32_t{0x3f800000}));
   vi big = m > splat(1.41421356f);
   m = select(big, m * splat(0.5f), m);
   exponent = select(big, exponent + splat(1.0f), exponent);
-  // log2(m) = 2/ln2 * atanh(s), s = (m - 1) / (m + 1), |s| < 0.172
+  // 2/ln2 * atanh(s) with s = (m - 1) / (m + 1), |s| < 0.172
   vf s = (m - splat(1.0f)) / (m + splat(1.0f));
   vf s2 = s * s;
-  vf l = s * (splat(2.885390082f) + s2 * (splat(0.961796694f) + s2 * (splat(0.577078016f) + s2 * splat(0.412198583f))));
-  vf y = max((exponent + l) * splat(e), splat(-126.0f));
+  vf p = splat(0.961796694f) + s2 * splat(0.577078016f);
+  return exponent + s * (splat(2.885390082f) + s2 * p);
+}
+
+// x^e for x in [0, 1], relative error < 2e-3 at e = 128.
+VLMRM_INLINE vf power(vf x, float e) {
+  vf y = max(log2(max(x, splat(1e-30f))) * splat(e), splat(-126.0f));
   vf n = floor(y);
   vf f = y - n;
-  vf p = splat(1.0f) + f * (splat(0.69314718f) + f * (splat(0.24022651f) + f * (splat(0.05550411f) + f * (splat(0.00961813f) + f * splat(0.00133336f)))));
-  vi scale = (truncate(n) + splat(int32_t{127})) << 23;
-  return p * reinterpret_cast<vf>(scale);
+  vf p = splat(0.05550411f) + f * (splat(0.00961813f) + f * splat(0.00133336f));
+  p = splat(1.0f) + f * (splat(0.69314718f) + f * (splat(0.24022651f) + f * p));
+  return p * reinterpret_cast<vf>((truncate(n) + splat(int32_t{127})) << 23);
 }
 
 struct v3 {

@@ -41,20 +41,18 @@ VLMRM_INLINE void add_level(const Texture& tex, int index, const Coordinates& c,
             to_float((t01 >> 16) & byte) * w01 + to_float((t11 >> 16) & byte) * w11;
 }
 
-// Colour in 0..1. Mip levels are chosen as Mesa's software rasteriser does: the largest
-// coordinate change stands for the footprint, and levels are blended over half an octave only.
+// Colour in 0..1. As in OpenGL, log2 of the longer side of the pixel's footprint, in texels,
+// blends two mip levels.
 VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
   vf w = splat(static_cast<float>(tex.level[0].width));
   vf h = splat(static_cast<float>(tex.level[0].height));
-  vf rho = max(max(abs(c.du_dx), abs(c.du_dy)) * w, max(abs(c.dv_dx), abs(c.dv_dy)) * h);
-  vi b = reinterpret_cast<vi>(min(max(rho * splat(1.2374369f), splat(1.0f)), splat(65536.0f)));
-  vi level = (b >> 23) - splat(int32_t{127});
-  vf m = reinterpret_cast<vf>((b & splat(int32_t{0x7fffff})) | splat(int32_t{0x3f800000}));
-  vf blend = clamp01(m * splat(2.0f) - splat(3.0f));
+  vf ux = c.du_dx * w, vx = c.dv_dx * h, uy = c.du_dy * w, vy = c.dv_dy * h;
+  vf footprint = max(ux * ux + vx * vx, uy * uy + vy * vy);
   const int32_t last = tex.num_levels - 1;
-  vi top = level >= splat(last);
-  level = select(top, splat(last), level);
-  blend = select(top, splat(0.0f), blend);
+  vf lod = splat(0.5f) * log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
+  lod = min(lod, splat(static_cast<float>(last)));
+  vi level = truncate(lod);
+  vf blend = lod - to_float(level);
 
   int lo = last, hi = 0;
   vi two = blend > splat(0.0f);
