@@ -30,7 +30,8 @@ from vlmrm_fast.errors import CheckpointError
 from vlmrm_fast.snapshot import pack, unpack
 
 FORMAT_VERSION = 1
-_NAME = re.compile(r"step-(\d{9,})(?:\.(\d+))?")
+# A serial number orders checkpoints: a run resumed from an older one reaches a step twice.
+_NAME = re.compile(r"(\d{6,})-step-(\d+)")
 # Room for metadata, block rounding and the log files that are written meanwhile.
 _SPARE_BYTES = 4 * 2**20
 
@@ -73,6 +74,8 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
     Raises:
         CheckpointError: the disk is too full, or writing fails.
     """
+    from safetensors import SafetensorError
+
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +87,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
         part.rename(final)
         _sync_folder(folder)
         _write_pointer(folder, final.name)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         _remove_leftovers(folder)
         raise CheckpointError(
             f"checkpoint must be written under {folder}, got: {error}. Earlier checkpoints are "
@@ -114,10 +117,8 @@ def load(path: str | Path) -> Checkpoint:
     found = list_checkpoints(folder)
     if not found:
         raise CheckpointError(f"run must hold a checkpoint, got none under {path}.")
-    pointed = latest(folder)
-    order = ([pointed] if pointed else []) + [item for item in reversed(found) if item != pointed]
     errors = []
-    for item in order:
+    for item in reversed(found):
         try:
             return _read(item)
         except CheckpointError as error:  # noqa: PERF203 - a damaged one is rare
@@ -138,7 +139,7 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [item for item in folder.iterdir() if _NAME.fullmatch(item.name) and item.is_dir()]
-    return sorted(found, key=lambda item: _order(item.name))
+    return sorted(found, key=lambda item: _serial(item.name))
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -175,20 +176,17 @@ def check_room(folder: str | Path, num_bytes: int) -> None:
         raise CheckpointError(str(error)) from error
 
 
-def _order(name: str) -> tuple[int, int]:
-    """Return the sort key of a checkpoint's name."""
+def _serial(name: str) -> int:
+    """Return a checkpoint's serial number."""
     match = _NAME.fullmatch(name)
     assert match is not None
-    return int(match[1]), int(match[2] or 0)
+    return int(match[1])
 
 
 def _free_name(folder: Path, step: int) -> Path:
     """Return a name for a checkpoint at `step` that is newer than all others there."""
-    base = folder / f"step-{step:09d}"
-    taken = [
-        _order(item.name)[1] for item in list_checkpoints(folder) if _order(item.name)[0] == step
-    ]
-    return folder / f"{base.name}.{max(taken) + 1}" if taken else base
+    serial = max((_serial(item.name) for item in list_checkpoints(folder)), default=0) + 1
+    return folder / f"{serial:06d}-step-{step}"
 
 
 def _size(checkpoint: Checkpoint) -> int:

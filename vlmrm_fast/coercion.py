@@ -88,6 +88,24 @@ def parse_assignments(items: Sequence[str], name: str = "hyperparameters") -> di
     return found
 
 
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another, nested mappings key by key.
+
+    Args:
+        below: the values that give way.
+        above: the values that win.
+
+    Returns:
+        A new dict.
+    """
+    made = dict(below)
+    for key, value in above.items():
+        old = made.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        made[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return made
+
+
 def _unknown_key(key: str, where: str, hints: Mapping[str, Any]) -> str:
     """Return the error text for an unknown key, pointing at another section that has it."""
     if not where:

@@ -188,7 +188,8 @@ def environment_state(env: Any) -> list[dict[str, Any]]:
     """
     layers = []
     for layer in _layers(env, "venv"):
-        if hasattr(layer, "get_state"):
+        # Asked of the class: wrappers answer for what they wrap.
+        if hasattr(type(layer), "get_state"):
             layers.append({"state": layer.get_state()})
         else:
             entry: dict[str, Any] = {"attributes": attributes(layer)}

@@ -1,0 +1,227 @@
+"""k + k steps are 2k steps, bit for bit, and a stop in mid-rollout loses no consistency."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from vlmrm_fast import checkpoint as checkpoints
+from vlmrm_fast.run_folder import MetricsFiles
+from vlmrm_fast.sb3.algorithms import build_algorithm, find_algorithm
+from vlmrm_fast.sb3.callbacks import CheckpointCallback, MetricsCallback, StopRequestedError
+from vlmrm_fast.sb3.logs import make_logger
+from vlmrm_fast.sb3.state import restore
+from vlmrm_fast.signals import StopSignals
+
+TINY = {"policy_kwargs": {"net_arch": [16]}}
+OFF = {**TINY, "learning_starts": 20, "batch_size": 16, "buffer_size": 200}
+CASES = {
+    "SAC": {**OFF, "train_freq": 2, "gradient_steps": 2},
+    "SAC-sde": {**OFF, "use_sde": True, "train_freq": 4, "sde_sample_freq": 2},
+    "TD3": {**OFF, "action_noise": "ou_0.1", "learning_rate": "linear_1e-3"},
+    "PPO": {**TINY, "n_steps": 16, "batch_size": 16, "n_epochs": 2},
+    "PPO-sde": {**TINY, "n_steps": 16, "batch_size": 16, "use_sde": True},
+    "A2C": {**TINY, "n_steps": 8},
+}
+DISCRETE = {"DQN": {**OFF, "target_update_interval": 30, "exploration_fraction": 0.9}}
+
+
+def run(
+    folder: Path,
+    case: str,
+    until: int,
+    total: int,
+    make: Callable[[], Any] | None = None,
+    *,
+    resume: bool = False,
+    stop_in_step: int | None = None,
+) -> Any:
+    """Train to `until` of `total` steps, as vlmrm_fast.train does, and save."""
+    torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
+    env_id = "CartPole-v1" if case in DISCRETE else "Pendulum-v1"
+    make = make or (lambda: gymnasium.make(env_id, max_episode_steps=25))
+    env = DummyVecEnv([make, make])
+    hyperparameters = (CASES | DISCRETE)[case]
+    model = build_algorithm(
+        find_algorithm(case.split("-")[0]),
+        env,
+        hyperparameters,
+        policy="MlpPolicy",
+        seed=3,
+        device="cpu",
+        steps=total,
+    )
+    found = checkpoints.load(folder) if resume else None
+    files = MetricsFiles(folder, None if found is None else found.step)
+    logger = make_logger(folder, files, tensorboard=False, wandb=None)
+    model.set_logger(logger)
+    metrics = MetricsCallback(20, logger.row)
+    if found is not None:
+        assert restore(model, found) == []
+        metrics.set_state(found.state["extra"]["metrics"])
+    signals = StopSignals()
+
+    def tick(step: int, reward: float, row: dict[str, float]) -> None:
+        if stop_in_step is not None and step >= stop_in_step:
+            signals.received = 15
+
+    metrics._on_tick = tick
+    saver = CheckpointCallback(
+        folder / "checkpoints",
+        until,
+        keep=2,
+        config="",
+        signals=signals,
+        metrics=metrics,
+        resumed=None if found is None else found.state,
+    )
+    if until < total and stop_in_step is None:
+        # The process dies right after its checkpoint in the middle of the run.
+        save = saver.save
+
+        def save_and_die(place: str) -> Path | None:
+            save(place)
+            raise StopRequestedError("killed")
+
+        saver.save = save_and_die  # type: ignore[method-assign]
+    try:
+        model.learn(
+            total - model.num_timesteps,
+            callback=[metrics, saver],
+            log_interval=None,
+            reset_num_timesteps=found is None,
+        )
+    except StopRequestedError:
+        if stop_in_step is None:
+            return model
+    CheckpointCallback.save(saver, "between")
+    return model
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Compare two algorithms: networks, optimisers, buffers, counters."""
+    for name, values in a.get_parameters().items():
+        torch.testing.assert_close(values, b.get_parameters()[name], rtol=0, atol=0)
+    for name in a._get_torch_save_params()[1]:
+        assert torch.equal(getattr(a, name), getattr(b, name))
+    assert a.num_timesteps == b.num_timesteps
+    np.testing.assert_array_equal(a._last_obs, b._last_obs)
+    buffer = getattr(a, "replay_buffer", None)
+    if buffer is not None:
+        assert buffer.pos == b.replay_buffer.pos
+        np.testing.assert_array_equal(buffer.rewards, b.replay_buffer.rewards)
+        np.testing.assert_array_equal(buffer.observations, b.replay_buffer.observations)
+
+
+@pytest.mark.parametrize("case", [*CASES, *DISCRETE])
+def test_half_and_half_is_the_whole(tmp_path: Path, case: str) -> None:
+    whole = run(tmp_path / "a", case, 320, 320)
+    run(tmp_path / "b", case, 160, 320)
+    half = run(tmp_path / "b", case, 320, 320, resume=True)
+    assert_equal(whole, half)
+    kept = [(tmp_path / name / "metrics.csv").read_text().splitlines() for name in ("a", "b")]
+    # All but the columns that hold seconds.
+    columns = kept[0][0].split(",")
+    exact = [columns.index(name) for name in ("step", "episodes", "vlm_reward_mean", "vlm_return")]
+    rows = [[[line.split(",")[i] for i in exact] for line in lines] for lines in kept]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("case", ["SAC", "PPO"])
+def test_a_finished_run_goes_on_as_if_it_had_been_longer(tmp_path: Path, case: str) -> None:
+    whole = run(tmp_path / "a", case, 320, 320)
+    run(tmp_path / "b", case, 160, 160)
+    assert_equal(whole, run(tmp_path / "b", case, 320, 320, resume=True))
+
+
+def test_a_mujoco_environment_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    def make() -> Any:
+        return gymnasium.make("Hopper-v5", max_episode_steps=25)
+
+    whole = run(tmp_path / "a", "SAC", 160, 160, make)
+    run(tmp_path / "b", "SAC", 80, 160, make)
+    assert_equal(whole, run(tmp_path / "b", "SAC", 160, 160, make, resume=True))
+
+
+@pytest.mark.parametrize("case", ["SAC", "PPO", "DQN"])
+def test_a_stop_in_mid_rollout_saves_a_consistent_state(tmp_path: Path, case: str) -> None:
+    stopped = run(tmp_path, case, 320, 320, stop_in_step=150)
+    if case == "PPO":
+        # The unfinished rollout is collected again.
+        assert stopped.num_timesteps == 128
+    else:
+        assert stopped.num_timesteps == 150
+        assert stopped.replay_buffer.pos == 75
+    resumed = run(tmp_path, case, 320, 320, resume=True)
+    assert 320 <= resumed.num_timesteps < 330
+
+
+def test_a_stop_during_an_update_leaves_it_between_two_gradient_steps(tmp_path: Path) -> None:
+    signals = StopSignals()
+    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")])
+    hyperparameters = {**CASES["SAC"], "train_freq": 30, "gradient_steps": 1000}
+    model = build_algorithm(
+        find_algorithm("SAC"),
+        env,
+        hyperparameters,
+        policy="MlpPolicy",
+        seed=0,
+        device="cpu",
+        steps=100,
+    )
+    model.set_logger(make_logger(tmp_path, MetricsFiles(tmp_path), tensorboard=False, wandb=None))
+    metrics = MetricsCallback(50, lambda row: None)
+    saver = CheckpointCallback(
+        tmp_path, 50, keep=1, config="", signals=signals, metrics=metrics, resumed=None
+    )
+    sample, calls = model.replay_buffer.sample, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7:
+            signals.received = 15
+        return sample(*args, **kwargs)
+
+    model.replay_buffer.sample = counted
+    with pytest.raises(StopRequestedError):
+        model.learn(100, callback=[metrics, saver], log_interval=None)
+    assert len(calls) == 7
+
+
+def test_a_checkpoint_without_its_replay_buffer_says_so(tmp_path: Path) -> None:
+    run(tmp_path, "SAC", 100, 200)
+    run(tmp_path, "SAC", 200, 200, resume=True)
+    older = checkpoints.list_checkpoints(tmp_path / "checkpoints")[0]
+    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1", max_episode_steps=25)] * 2)
+    model = build_algorithm(
+        find_algorithm("SAC"),
+        env,
+        CASES["SAC"],
+        policy="MlpPolicy",
+        seed=3,
+        device="cpu",
+        steps=200,
+    )
+    notes = restore(model, checkpoints.load(older))
+    assert notes == ["The replay buffer was dropped from this checkpoint; it fills anew."]
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    from vlmrm_fast.errors import CheckpointError
+
+    run(tmp_path, "SAC", 100, 100)
+    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")] * 2)
+    other = {**CASES["SAC"], "policy_kwargs": {"net_arch": [8]}}
+    model = build_algorithm(
+        find_algorithm("SAC"), env, other, policy="MlpPolicy", seed=3, device="cpu", steps=100
+    )
+    with pytest.raises(CheckpointError, match="networks must be built as when"):
+        restore(model, checkpoints.load(tmp_path))

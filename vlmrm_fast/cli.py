@@ -1,0 +1,155 @@
+"""The command line: it only finds the function to call. No logic lives here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vlmrm_fast import __version__
+from vlmrm_fast.errors import ArgumentError, VLMRMError, unknown_name
+
+_HELP = """\
+vlmrm-fast {version}: train reinforcement-learning agents from a sentence.
+
+usage: vlmrm-fast COMMAND [options]
+
+commands:
+  train TASK | CONFIG.yaml | "A SENTENCE" --env ID
+              train an agent; leaves video, plots, metrics and checkpoints in a run folder
+  eval RUN    evaluate and film the newest checkpoint of a run once more
+  score       score frames, a video or a task's states against prompts
+  tasks       list the registered tasks
+  doctor      check this installation and measure its speed
+  pretrain    train the built-in vision-language model anew
+
+options of every command: --help; of vlmrm-fast itself: --version
+
+first run:  vlmrm-fast train cartpole-upright
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments; None: those of the process.
+
+    Returns:
+        The exit code: 0 for success, 2 for bad input, 130 or 143 after a signal.
+
+    Raises:
+        ArgumentError: never; it is printed as one line.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_HELP.format(version=__version__))
+        return 0
+    if arguments[0] in {"-V", "--version"}:
+        sys.stdout.write(f"vlmrm-fast {__version__}\n")
+        return 0
+    try:
+        if arguments[0] not in _COMMANDS:
+            raise ArgumentError(str(unknown_name("command", arguments[0], _COMMANDS)))
+        return _COMMANDS[arguments[0]](arguments[1:])
+    except VLMRMError as error:
+        code = getattr(error, "exit_code", 2)
+        sys.stderr.write(f"{'error: ' if code == 2 else ''}{error}\n")
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+def _train(arguments: list[str]) -> int:
+    """Train, or try out."""
+    from vlmrm_fast.cli_train import parse_train
+
+    command = parse_train(arguments)
+    if command.dry_run:
+        from vlmrm_fast.train_dry_run import dry_run
+
+        _show(dry_run(command.config))
+        return 0
+    from vlmrm_fast.report import summary_table
+    from vlmrm_fast.train import train
+
+    result = train(command.config, resume=command.resume)
+    _show(summary_table(result.summary))
+    return 0
+
+
+def _eval(arguments: list[str]) -> int:
+    """Evaluate a run once more."""
+    from vlmrm_fast.cli_train import parse_eval
+
+    command = parse_eval(arguments)
+    from vlmrm_fast.report import summary_table
+    from vlmrm_fast.train import evaluate_run
+
+    _show(summary_table(evaluate_run(command.run, command.episodes).summary))
+    return 0
+
+
+def _score(arguments: list[str]) -> int:
+    """Score frames."""
+    from vlmrm_fast.scoring import ScoreConfig, run_score
+
+    return run_score(_parse(ScoreConfig, arguments, "score"))
+
+
+def _tasks(arguments: list[str]) -> int:
+    """List the tasks."""
+    from vlmrm_fast.report import tasks_table
+
+    _no_arguments(arguments, "tasks", "list the registered tasks")
+    _show(tasks_table())
+    return 0
+
+
+def _doctor(arguments: list[str]) -> int:
+    """Check the installation."""
+    from vlmrm_fast.doctor import DoctorConfig, run_doctor
+
+    return run_doctor(_parse(DoctorConfig, arguments, "doctor"))
+
+
+def _pretrain(arguments: list[str]) -> int:
+    """Train the built-in model."""
+    from vlmrm_fast.pretrain import PretrainConfig, pretrain
+
+    pretrain(_parse(PretrainConfig, arguments, "pretrain"))
+    return 0
+
+
+def _parse(kind: Any, arguments: list[str], command: str) -> Any:
+    """Return a configuration dataclass filled from flags."""
+    import tyro
+
+    return tyro.cli(kind, args=arguments, prog=f"vlmrm-fast {command}")
+
+
+def _no_arguments(arguments: list[str], command: str, purpose: str) -> None:
+    """Answer --help, and refuse all other arguments."""
+    if arguments and arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(f"usage: vlmrm-fast {command}\n\n{purpose}\n")
+        raise SystemExit(0)
+    if arguments:
+        raise ArgumentError(f"{command} must have no arguments, got {' '.join(arguments)!r}.")
+
+
+def _show(table: Any) -> None:
+    """Print a table."""
+    from rich.console import Console
+
+    Console().print(table)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "eval": _eval,
+    "score": _score,
+    "tasks": _tasks,
+    "doctor": _doctor,
+    "pretrain": _pretrain,
+}

@@ -1,0 +1,254 @@
+"""From a configuration to a reward and a vectorised environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from vlmrm_fast.config import CameraConfig, TrainConfig
+from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.sb3.algorithms import default_algorithm, find_algorithm, resolve_hyperparameters
+from vlmrm_fast.tasks import Task, get_task
+
+if TYPE_CHECKING:
+    from vlmrm_fast.reward import VLMReward
+
+_DEFAULT_STEPS, _DEFAULT_ENVS = 100_000, 8
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill what a configuration leaves to its task, and check it against the registry.
+
+    Args:
+        config: the configuration; for an environment id, gymnasium is asked about it.
+
+    Returns:
+        A configuration that reproduces the run.
+
+    Raises:
+        ArgumentError: the task, environment, algorithm or a hyperparameter is unknown.
+    """
+    task = None if config.task is None else get_task(config.task)
+    reward = config.reward
+    if task is not None:
+        given = (task.baseline,) if task.baseline else None
+        reward = dataclasses.replace(
+            reward,
+            goal=reward.goal or (task.goal,),
+            baseline=reward.baseline or given,
+            alpha=task.alpha if reward.alpha is None else reward.alpha,
+        )
+    steps = config.steps or (task.total_steps if task else _DEFAULT_STEPS)
+    interval = config.checkpoint.checkpoint_interval or max(1000, steps // 10)
+    return dataclasses.replace(
+        config,
+        steps=steps,
+        num_envs=config.num_envs or (task.num_envs if task else _DEFAULT_ENVS),
+        episode_length=config.episode_length or (task.horizon if task else None),
+        reward=dataclasses.replace(reward, alpha=reward.alpha or 0.0),
+        algorithm=_resolve_algorithm(config, task),
+        checkpoint=dataclasses.replace(config.checkpoint, checkpoint_interval=interval),
+    )
+
+
+def _resolve_algorithm(config: TrainConfig, task: Task | None) -> Any:
+    """Return the algorithm's part with name and hyperparameters filled and checked."""
+    chosen = config.algorithm
+    name = chosen.algorithm or (task.algorithm if task else None)
+    if name is None:
+        env = make_gym(config)
+        name = default_algorithm(env.action_space)
+        env.close()
+    cls = find_algorithm(name)
+    registered: Mapping[str, Any] = {}
+    # The task's settings belong to the algorithm that they were found for.
+    if task is not None and cls is find_algorithm(task.algorithm):
+        registered = task.hyperparameters
+    merged = {**registered, **chosen.hyperparameters}
+    resolve_hyperparameters(cls, merged)
+    return dataclasses.replace(chosen, algorithm=name, hyperparameters=merged)
+
+
+def build_reward(config: TrainConfig) -> VLMReward:
+    """Load the model and embed the prompts.
+
+    Args:
+        config: a resolved configuration.
+
+    Returns:
+        The reward.
+    """
+    from vlmrm_fast.reward import VLMReward
+
+    reward = config.reward
+    assert reward.goal is not None
+    assert reward.alpha is not None
+    return VLMReward(
+        reward.model,
+        goal=reward.goal,
+        baseline=reward.baseline,
+        alpha=reward.alpha,
+        device=config.device,
+        precision=reward.precision,
+        compat=reward.compat,
+    )
+
+
+def build_task(config: TrainConfig, extra_steps: int = 0) -> Task:
+    """Return a configuration's task with its camera and episode length.
+
+    Args:
+        config: a resolved configuration with a task.
+        extra_steps: steps beyond the episode's end, for looking at its last state.
+
+    Returns:
+        The task.
+    """
+    assert config.task is not None
+    assert config.episode_length is not None
+    task = get_task(config.task)
+    changes: dict[str, Any] = {"horizon": config.episode_length + extra_steps}
+    # A task that asks for success at every step asks so of any episode length.
+    if task.success_steps == task.horizon:
+        changes["success_steps"] = config.episode_length
+    if config.camera.camera is not None:
+        changes["view"] = _camera_name(config.camera.camera)
+    elif config.camera.is_free:
+        changes["view"] = free_camera(config.camera, task.view)
+    return dataclasses.replace(task, **changes)
+
+
+def build_env(
+    config: TrainConfig,
+    reward: Any,
+    *,
+    num_envs: int | None = None,
+    seed: int | None = None,
+    extra_steps: int = 0,
+) -> VecEnv:
+    """Build the training or evaluation environment.
+
+    Args:
+        config: a resolved configuration.
+        reward: what scores the frames.
+        num_envs: environments; None: the configuration's.
+        seed: seed of the start states; None: the configuration's.
+        extra_steps: see `build_task`.
+
+    Returns:
+        A VecEnv whose infos hold "vlm_reward" and "env_reward".
+    """
+    count = num_envs or config.num_envs or _DEFAULT_ENVS
+    seed = config.seed if seed is None else seed
+    if config.task is not None:
+        from vlmrm_fast.envs import make_vec_env
+
+        env: Any = make_vec_env(
+            build_task(config, extra_steps),
+            count,
+            reward=reward,
+            seed=seed,
+            api="sb3",
+            num_threads=config.num_threads,
+            mode=config.reward.mode,
+            weight=config.reward.weight,
+        )
+    else:
+        from vlmrm_fast.sb3.vec_env import VLMRewardVecEnv
+
+        inner = DummyVecEnv([lambda: make_gym(config, extra_steps) for _ in range(count)])
+        env = VLMRewardVecEnv(
+            inner,
+            reward,
+            config.reward.mode,
+            config.reward.weight,
+            camera=gym_camera(config),
+            num_threads=config.num_threads,
+        )
+        env.seed(seed)
+    return env
+
+
+def free_camera(config: CameraConfig, base: Any = None) -> dict[str, Any]:
+    """Return the keyword arguments of `rendering.Camera` for a free camera.
+
+    Args:
+        config: the camera's part of a configuration.
+        base: the task's camera; its values are kept where the configuration says nothing.
+
+    Returns:
+        The arguments.
+    """
+    made = dict(base) if isinstance(base, Mapping) else {}
+    for name in ("lookat", "distance", "azimuth", "elevation"):
+        if getattr(config, name) is not None:
+            made[name] = getattr(config, name)
+    if config.track_body is not None:
+        made["track_body"] = _camera_name(config.track_body)
+    return made
+
+
+def gym_camera(config: TrainConfig) -> Any:
+    """Return the camera for an environment of gymnasium.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        A name, an id, a `rendering.Camera`, or None for the environment's own.
+    """
+    if config.camera.camera is not None:
+        return _camera_name(config.camera.camera)
+    if config.camera.is_free:
+        from vlmrm_fast.rendering import Camera
+
+        return Camera(**free_camera(config.camera))
+    return None
+
+
+def _camera_name(text: str) -> str | int:
+    """Return a name, or the id that the text spells."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
+    """Make one environment of gymnasium.
+
+    Args:
+        config: a configuration with an environment id.
+        extra_steps: steps beyond the configured episode length.
+
+    Returns:
+        The environment.
+
+    Raises:
+        ArgumentError: the id is unknown, or the environment cannot be made.
+    """
+    import gymnasium
+
+    assert config.env is not None
+    length = config.episode_length
+    arguments: dict[str, Any] = {"render_mode": "rgb_array"}
+    if length is not None:
+        arguments["max_episode_steps"] = length + extra_steps
+    try:
+        return gymnasium.make(config.env, **arguments)
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
+        raise ArgumentError(str(unknown_name("env", config.env, _ids_like(config.env)))) from error
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
+        text = f"env must be one that can be made, got {config.env!r}: {error}"
+        raise ArgumentError(text) from error
+
+
+def _ids_like(name: str) -> list[str]:
+    """Return the registered environments worth naming in an error: MuJoCo's, and near names."""
+    import difflib
+
+    import gymnasium
+
+    known = list(gymnasium.registry)
+    own = [k for k in known if k.endswith("-v5")]
+    return own + [k for k in difflib.get_close_matches(name, known, n=3) if k not in own]

@@ -1,0 +1,358 @@
+"""Training, top to bottom: configuration, environment, algorithm, learning, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlmrm_fast import checkpoint as checkpoints
+from vlmrm_fast import run_folder
+from vlmrm_fast.config import TrainConfig, from_yaml, to_yaml
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.evaluate import EVALUATION_SEED, MAX_ENVS, Evaluation, evaluate
+from vlmrm_fast.film import Film, film_gym, film_task
+from vlmrm_fast.progress import Progress
+from vlmrm_fast.signals import StopSignals, TrainingStoppedError
+
+# Without a time limit of its own, an environment's evaluation ends after this many steps.
+_MAX_EPISODE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gave.
+
+    Attributes:
+        run_dir: the run folder.
+        summary: the content of summary.json.
+        evaluation: the final evaluation.
+    """
+
+    run_dir: Path
+    summary: dict[str, Any]
+    evaluation: Evaluation
+
+
+def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
+    """Train an agent, save it, evaluate it and film it.
+
+    SIGTERM, SIGINT and SIGUSR1 save a checkpoint and end training.
+
+    Args:
+        config: what to train. On a resume: the run's configuration, perhaps with more steps.
+        resume: a run folder, or one of its checkpoints, to continue from.
+
+    Returns:
+        The result; the run folder holds everything else.
+
+    Raises:
+        ArgumentError: something in the configuration does not fit; raised before any training.
+        CheckpointError: the run cannot be resumed, or there is too little disk.
+        TrainingStoppedError: a signal came; the state is saved.
+    """
+    _load_triton()
+    from vlmrm_fast.sb3.building import build_env, build_reward, resolve
+
+    config = resolve(config)
+    found = None if resume is None else checkpoints.load(resume)
+    if found is None:
+        folder = run_folder.create(config.run_dir, _label(config))
+    else:
+        folder = _run_of(found)
+        _check_steps(config, found)
+    config = dataclasses.replace(config, run_dir=str(folder))
+    tracker = _wandb(config, folder)
+    reward = build_reward(config)
+    env = build_env(config, reward)
+    try:
+        model = build_model(config, env)
+        _check_disk(folder, model, config)
+        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        _write_provenance(folder, config, reward, found)
+        metrics = _learn(config, folder, model, found, tracker)
+        return _finish(config, folder, model, reward, metrics)
+    finally:
+        env.close()
+
+
+def build_model(config: TrainConfig, env: Any) -> Any:
+    """Build the algorithm of a resolved configuration.
+
+    Args:
+        config: the configuration.
+        env: the VecEnv to train on.
+
+    Returns:
+        A Stable-Baselines3 algorithm.
+
+    Raises:
+        ArgumentError: algorithm, action space and hyperparameters do not fit.
+    """
+    from vlmrm_fast.sb3.algorithms import build_algorithm, find_algorithm, is_off_policy
+
+    assert config.algorithm.algorithm is not None
+    assert config.steps is not None
+    cls = find_algorithm(config.algorithm.algorithm)
+    # Small on-policy networks lose more on the way to a GPU than they gain there.
+    host = config.device == "auto" and not is_off_policy(cls)
+    return build_algorithm(
+        cls,
+        env,
+        config.algorithm.hyperparameters,
+        policy=config.algorithm.policy,
+        seed=config.seed,
+        device="cpu" if host else config.device,
+        steps=config.steps,
+    )
+
+
+def evaluate_run(run: str | Path, episodes: int | None = None) -> RunResult:
+    """Evaluate and film a run's newest checkpoint once more.
+
+    Writes summary.json, the video and the plots of the run folder anew.
+
+    Args:
+        run: a run folder or one of its checkpoints.
+        episodes: evaluation episodes; None: as many as the run's configuration says.
+
+    Returns:
+        The result.
+    """
+    _load_triton()
+    from vlmrm_fast.sb3.building import build_env, build_reward, resolve
+    from vlmrm_fast.sb3.callbacks import MetricsCallback
+    from vlmrm_fast.sb3.state import restore_networks
+
+    config = resolve(run_folder.find_config(run))
+    if episodes is not None:
+        evaluation = dataclasses.replace(config.evaluation, episodes=episodes)
+        config = dataclasses.replace(config, evaluation=evaluation)
+    found = checkpoints.load(run)
+    reward = build_reward(config)
+    env = build_env(config, reward, num_envs=1)
+    try:
+        model = build_model(config, env)
+        restore_networks(model, found)
+        model.num_timesteps = found.step
+        metrics = MetricsCallback(1, lambda row: None)
+        metrics.set_state(found.state["extra"]["metrics"])
+        return _finish(config, _run_of(found), model, reward, metrics)
+    finally:
+        env.close()
+
+
+def _learn(
+    config: TrainConfig, folder: Path, model: Any, found: checkpoints.Checkpoint | None, wandb: Any
+) -> Any:
+    """Train to the configured number of steps; return the metrics callback."""
+    from vlmrm_fast.sb3.callbacks import CheckpointCallback, MetricsCallback, StopRequestedError
+    from vlmrm_fast.sb3.logs import make_logger
+    from vlmrm_fast.sb3.state import restore
+
+    steps, interval = config.steps, config.checkpoint.checkpoint_interval
+    assert steps is not None
+    assert interval is not None
+    start = 0 if found is None else found.step
+    files = run_folder.MetricsFiles(folder, None if found is None else start)
+    logger = make_logger(folder, files, tensorboard=config.logging.tensorboard, wandb=wandb)
+    model.set_logger(logger)
+    with Progress(steps, config.logging.progress, start) as progress, StopSignals() as signals:
+        metrics = MetricsCallback(config.logging.log_interval, logger.row, progress.tick)
+        if found is not None:
+            for note in restore(model, found):
+                progress.note(note)
+            metrics.set_state(found.state["extra"]["metrics"])
+        _announce(config, folder, start, model, progress)
+        saver = CheckpointCallback(
+            folder / "checkpoints",
+            interval,
+            keep=config.checkpoint.keep,
+            config=to_yaml(config),
+            signals=signals,
+            metrics=metrics,
+            resumed=None if found is None else found.state,
+        )
+        with contextlib.suppress(StopRequestedError):
+            if start < steps:
+                model.learn(
+                    steps - start,
+                    callback=[metrics, saver],
+                    log_interval=None,
+                    reset_num_timesteps=found is None,
+                )
+        saved = saver.save("between") if start < steps else found and found.path
+        logger.close()
+        if signals.received is not None:
+            where = f"saved as {saved}" if saved else "NOT saved: see the warning above"
+            text = f"Stopped at step {model.num_timesteps}; {where}. Go on with --resume {folder}"
+            raise TrainingStoppedError(text, signals.exit_code)
+    return metrics
+
+
+def _finish(config: TrainConfig, folder: Path, model: Any, reward: Any, metrics: Any) -> RunResult:
+    """Evaluate, film, plot and write the summary."""
+    from vlmrm_fast.sb3.building import build_env
+
+    def predict(observation: Any) -> np.ndarray:
+        return model.predict(observation, deterministic=True)[0]
+
+    seed = EVALUATION_SEED + config.seed
+    count = min(config.evaluation.episodes, MAX_ENVS)
+    env = build_env(config, reward, num_envs=count, seed=seed)
+    limit = (config.episode_length or _MAX_EPISODE_STEPS) * config.evaluation.episodes
+    result = evaluate(predict, env, config.evaluation.episodes, max_steps=limit)
+    env.close()
+    film = Film()
+    if config.evaluation.video:
+        make = film_task if config.task is not None else film_gym
+        film = make(config, reward, predict, seed)
+    summary = _summary(config, folder, model, metrics, result, reward)
+    run_folder.write_json(folder / "summary.json", summary)
+    _leave_pictures(folder, config, film)
+    return RunResult(run_dir=folder, summary=summary, evaluation=result)
+
+
+def _leave_pictures(folder: Path, config: TrainConfig, film: Film) -> None:
+    """Write video, first and last frame and plots; a failure costs that file, not the run."""
+    from vlmrm_fast import report, video
+
+    goal = ", ".join(config.reward.goal or ())
+    rows = run_folder.read_metrics(folder / "metrics.csv")
+    try:
+        if film.frames:
+            video.save_png(folder / "first_frame.png", film.frames[0])
+            video.save_png(folder / "last_frame.png", film.frames[-1])
+            drawn = video.draw_rewards(film.frames, film.rewards, goal)
+            video.write_video(folder / "video.mp4", drawn, film.fps)
+        report.plot_run(folder / "reward.png", rows, film.rewards[1:], title=goal)
+    except OSError as error:
+        sys.stderr.write(f"warning: video or plots cannot be written: {error}\n")
+
+
+def _summary(
+    config: TrainConfig,
+    folder: Path,
+    model: Any,
+    metrics: Any,
+    result: Evaluation,
+    reward: Any,
+) -> dict[str, Any]:
+    """Return the content of summary.json."""
+    seconds = max(metrics.seconds, 1e-9)
+    known = {name: value for name, value in metrics.stage_seconds.items() if value > 0}
+    return {
+        "task": config.task or config.env,
+        "goal": ", ".join(config.reward.goal or ()),
+        "model": config.reward.model,
+        "weights_sha256": reward.describe().get("weights_sha256"),
+        "algorithm": config.algorithm.algorithm,
+        "seed": config.seed,
+        "steps": model.num_timesteps,
+        "seconds": metrics.seconds,
+        "steps_per_second": model.num_timesteps / seconds,
+        "time_shares": {name: value / seconds for name, value in known.items()},
+        "vlm_reward_mean": result.vlm_reward_mean,
+        "ground_truth_return": result.ground_truth_return,
+        "success_rate": result.success_rate,
+        "episodes": len(result.episodes),
+        "episode_results": [dataclasses.asdict(episode) for episode in result.episodes],
+        "training_episodes": metrics.counts["episodes"],
+        "diverged_episodes": metrics.counts["diverged"],
+        "run_dir": str(folder),
+    }
+
+
+def _write_provenance(
+    folder: Path, config: TrainConfig, reward: Any, found: checkpoints.Checkpoint | None
+) -> None:
+    """Write run.json, or run-STEP.json for a resume."""
+    from vlmrm_fast import _core
+
+    extra: Mapping[str, Any] = {
+        "device": config.device,
+        "renderer": {"backend": "ray", "simd": str(_core.simd_level())},
+        "reward": reward.describe(),
+        "resumed_from": None if found is None else str(found.path),
+    }
+    name = "run.json" if found is None else f"run-{found.step}.json"
+    run_folder.write_json(folder / name, run_folder.provenance(config.seed, extra))
+
+
+def _announce(
+    config: TrainConfig, folder: Path, start: int, model: Any, progress: Progress
+) -> None:
+    """Say in two lines what starts, and what may surprise."""
+    goal = ", ".join(config.reward.goal or ())
+    progress.note(
+        f"{config.task or config.env}: {config.algorithm.algorithm} on {config.num_envs} "
+        f"environments, steps {start} to {config.steps}, model {config.reward.model}, "
+        f'goal "{goal}"'
+    )
+    progress.note(f"run folder {folder}")
+    first = getattr(model, "learning_starts", 0)
+    if config.steps is not None and first >= config.steps:
+        progress.note(
+            f"note: learning starts after {first} steps, which this run does not reach; lower it "
+            "with --hyperparameters learning_starts=N."
+        )
+
+
+def _check_disk(folder: Path, model: Any, config: TrainConfig) -> None:
+    """Check that two checkpoints and the video fit onto the disk."""
+    weights = sum(p.numel() * p.element_size() for p in model.policy.parameters())
+    buffer = getattr(model, "replay_buffer", None)
+    arrays = [] if buffer is None else [v for v in vars(buffer).values() if hasattr(v, "nbytes")]
+    replay = sum(array.nbytes for array in arrays)
+    # An optimiser keeps two moments a weight; a new replay buffer is written before the old goes.
+    checkpoints.check_room(folder, 3 * weights * (config.checkpoint.keep + 1) + 2 * replay)
+
+
+def _check_steps(config: TrainConfig, found: checkpoints.Checkpoint) -> None:
+    """Check that a resumed run is the one that was saved."""
+    saved = from_yaml(found.config)
+    for name in ("task", "env", "num_envs", "algorithm"):
+        if getattr(saved, name) != getattr(config, name):
+            raise ArgumentError(
+                f"{name} must stay as it was on a resume, got {getattr(config, name)!r} for "
+                f"{getattr(saved, name)!r}. Start a new run instead."
+            )
+
+
+def _run_of(found: checkpoints.Checkpoint) -> Path:
+    """Return the run folder that a checkpoint lies in."""
+    assert found.path is not None
+    return found.path.parent.parent if found.path.parent.name == "checkpoints" else found.path
+
+
+def _wandb(config: TrainConfig, folder: Path) -> Any:
+    """Start a Weights & Biases run where asked to; raise ArgumentError where it is missing."""
+    if not config.logging.wandb:
+        return None
+    try:
+        import wandb
+    except ImportError as error:
+        raise ArgumentError(
+            "logging.wandb must be off where wandb is not installed, got on. "
+            "Install it: pip install 'vlmrm-fast[wandb]'."
+        ) from error
+    from vlmrm_fast.config import to_dict
+
+    return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))
+
+
+def _load_triton() -> None:
+    """Import triton before any GL context is made: after Mesa's LLVM it would crash."""
+    with contextlib.suppress(ImportError):
+        import triton  # noqa: F401
+
+
+def _label(config: TrainConfig) -> str:
+    """Return the name that a run folder starts with."""
+    return f"{config.task or config.env}-{config.algorithm.algorithm}-s{config.seed}"
