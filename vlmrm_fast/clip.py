@@ -1,0 +1,400 @@
+"""Vision-language models: any of open_clip's, a local folder's, or the built-in one.
+
+The only module that imports open_clip, and only inside functions: that import takes seconds.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError, unknown_name
+from vlmrm_fast.kernels.reference import Preprocessing, preprocess
+from vlmrm_fast.prompts import PromptTokenizer
+from vlmrm_fast.towers import ImageTower, lean_tower
+
+BUILTIN_FOLDER = Path(__file__).parent / "assets" / "builtin"
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+# Names under which checkpoints are published, in open_clip's order of preference.
+_WEIGHT_NAMES = (
+    WEIGHTS_FILE,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from, resolved without loading anything.
+
+    Attributes:
+        model: what the user wrote.
+        name: what open_clip calls it: a model name, "local-dir:PATH" or "hf-hub:ORG/NAME".
+        pretrained: tag or checkpoint path for a model name; None for the other two.
+        weights: local checkpoint file, where it is known already.
+    """
+
+    model: str
+    name: str
+    pretrained: str | None = None
+    weights: Path | None = None
+
+
+def resolve_model(model: str) -> ModelSource:
+    """Find out which model is meant; no weights are read and no network is used.
+
+    Args:
+        model: "builtin", "NAME/PRETRAINED" of open_clip (PRETRAINED a tag or a checkpoint file),
+            a folder holding open_clip_config.json, a weights file in such a folder, or
+            "hf-hub:ORG/NAME".
+
+    Returns:
+        The source, for `load_model` and `load_tokenizer`.
+
+    Raises:
+        ArgumentError: `model` is empty or names no pretrained weights.
+        ModelError: a path that does not exist or holds no configuration or weights.
+        UnknownNameError: open_clip knows no such model or tag.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise ArgumentError(
+            f"model must be a non-empty string, got {model!r}. "
+            'Give "builtin", "NAME/PRETRAINED", a folder or "hf-hub:ORG/NAME".'
+        )
+    if model == "builtin":
+        return _resolve_folder(model, BUILTIN_FOLDER, None)
+    if model.startswith("hf-hub:"):
+        if model.count("/") != 1 or model.endswith(("/", ":")):
+            raise ArgumentError(f'model must be "hf-hub:ORG/NAME", got {model!r}.')
+        return ModelSource(model, model)
+    path = Path(model.removeprefix("local-dir:")).expanduser()
+    if path.is_dir():
+        return _resolve_folder(model, path, None)
+    if path.is_file():
+        return _resolve_folder(model, path.parent, path)
+    if model.startswith(("local-dir:", "/", "./", "../", "~")):
+        raise ModelError(f"model must be an existing folder or weights file, got {model!r}.")
+    return _resolve_name(model)
+
+
+def _resolve_folder(model: str, folder: Path, weights: Path | None) -> ModelSource:
+    """Return the source of a local folder in the layout of the Hugging Face hub."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise ModelError(
+            f"model must be a folder that holds {CONFIG_FILE}, got {str(folder)!r}. For a bare "
+            f'checkpoint name its architecture too: "ViT-B-32/{weights or "PATH"}".'
+        )
+    if weights is None:
+        found = [folder / name for name in _WEIGHT_NAMES if (folder / name).is_file()]
+        found += sorted(folder.glob("*.safetensors"))
+        if not found:
+            raise ModelError(
+                f"model must be a folder with a checkpoint ({WEIGHTS_FILE}), "
+                f"got {str(folder)!r} without one."
+            )
+        weights = found[0]
+    return ModelSource(model, f"local-dir:{folder}", None, weights)
+
+
+def _resolve_name(model: str) -> ModelSource:
+    """Return the source of "NAME/PRETRAINED", checked against open_clip's lists."""
+    import open_clip
+
+    name, _, pretrained = model.partition("/")
+    known = open_clip.list_models()
+    if name not in known:
+        lower = {entry.lower(): entry for entry in known}
+        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+        hint = f" Did you mean {', '.join(repr(lower[n]) for n in near)}?" if near else ""
+        raise UnknownNameError(
+            f"model must be one of open_clip's {len(known)} models with its weights "
+            f'("ViT-B-32/openai"), a folder, "hf-hub:ORG/NAME" or "builtin", got {model!r}.{hint}'
+        )
+    tags = sorted(open_clip.list_pretrained_tags_by_model(name))
+    if not pretrained:
+        listed = ", ".join(tags) or "none: give the path of a checkpoint"
+        raise ArgumentError(
+            f'model must be "NAME/PRETRAINED", got {model!r}. Pretrained weights of {name}: '
+            f"{listed}."
+        )
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return ModelSource(model, name, str(path), path)
+    if not open_clip.get_pretrained_cfg(name, pretrained):
+        raise unknown_name(f"pretrained weights of {name}", pretrained, tags)
+    return ModelSource(model, name, pretrained)
+
+
+def load_tokenizer(source: ModelSource) -> PromptTokenizer:
+    """Return a model's own tokenizer; reads no weights.
+
+    Args:
+        source: from `resolve_model`.
+
+    Returns:
+        The tokenizer, which counts tokens before it cuts.
+    """
+    import open_clip
+
+    with _clear_errors(source.model, "the tokenizer"):
+        return PromptTokenizer(open_clip.get_tokenizer(source.name))
+
+
+class LoadedModel:
+    """A vision-language model ready for inference: frames and prompts to embeddings.
+
+    Build it with `load_model`. Not thread-safe.
+
+    Attributes:
+        model_id: what the user wrote.
+        image_size: side S of the input [pixels].
+        mean, std, interpolation, resize_mode: the model's own preprocessing.
+        context_length: longest prompt [tokens].
+        embed_dim: width D of an embedding.
+        device, precision: where and in which format the towers run.
+        engine: form of the image tower: "eager", "folded" or "lean".
+    """
+
+    def __init__(self, source: ModelSource, module: Any, device: torch.device, precision: str):
+        config = module.visual.preprocess_cfg
+        size = config["size"]
+        sides = {size} if isinstance(size, int) else set(size)
+        if len(sides) != 1:
+            raise ModelError(f"model must take square images, got {size} in {source.model!r}.")
+        self.model_id = source.model
+        self.source = source
+        self.image_size: int = sides.pop()
+        self.mean = _triple(config["mean"])
+        self.std = _triple(config["std"])
+        self.interpolation: str = _known_interpolation(config["interpolation"])
+        self.resize_mode: str = config["resize_mode"]
+        self.preprocessing = Preprocessing(
+            self.image_size, self.mean, self.std, self.interpolation, self.resize_mode,
+            config.get("fill_color", 0),
+        )  # fmt: skip
+        self.device, self.precision = device, precision
+        self.tokenizer = load_tokenizer(source)
+        self.context_length = self.tokenizer.context_length
+        self._module = module
+        self._tower: ImageTower = lambda pixels: module.encode_image(pixels, normalize=False)
+        self.engine = "eager"
+        if device.type == "cpu" and not hasattr(module, "text_decoder"):  # CoCa wraps its tower
+            tower, self.engine = lean_tower(module.visual)
+            self._tower = tower if self.engine != "eager" else self._tower
+        self.embed_dim = self.embed_text(["a"]).shape[1]
+        self._sha256: str | None = None
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the checkpoint file, in hex; computed on first use (about 1 s a GB)."""
+        if self._sha256 is None:
+            self._sha256 = _sha256(_weights_path(self.source))
+        return self._sha256
+
+    @torch.inference_mode()
+    def embed_images(self, frames: torch.Tensor, how: Preprocessing | None = None) -> torch.Tensor:
+        """Return (B, D) float32 embeddings of unit length, on the model's device.
+
+        Args:
+            frames: (B, H, W, 3) uint8 on the model's device, all encoded at once.
+            how: preprocessing in place of the model's own.
+        """
+        pixels = preprocess(frames, how or self.preprocessing, dtype=_DTYPES[self.precision])
+        return _unit_rows(self._tower(pixels))
+
+    @torch.inference_mode()
+    def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Return (P, D) float32 embeddings of unit length; raises as `PromptTokenizer.check`."""
+        tokens = self.tokenizer(prompts).to(self.device)
+        return _unit_rows(self._module.encode_text(tokens, normalize=False))
+
+
+def load_model(
+    model: str | ModelSource, device: torch.device | str = "cpu", precision: str = "fp32"
+) -> LoadedModel:
+    """Load a vision-language model for inference.
+
+    Args:
+        model: see `resolve_model`.
+        device: where it runs.
+        precision: "fp32", "fp16" or "bf16"; the last two on a GPU only.
+
+    Returns:
+        The model, in evaluation mode, without gradients.
+
+    Raises:
+        ModelError: its files cannot be fetched or read.
+    """
+    import open_clip
+
+    source = model if isinstance(model, ModelSource) else resolve_model(model)
+    device = torch.device(device)
+    options: dict[str, Any] = {"precision": precision, "device": device}
+    with _clear_errors(source.model, "the model"), _quiet():
+        if source.name.startswith("local-dir:"):
+            module = open_clip.create_model(source.name, load_weights=False, **options)
+            open_clip.load_checkpoint(module, str(source.weights))
+        else:
+            tag = open_clip.get_pretrained_cfg(source.name, source.pretrained or "")
+            module = open_clip.create_model(
+                source.name,
+                pretrained=source.pretrained,
+                require_pretrained=True,
+                # open_clip only warns where weights need another activation than the name's.
+                force_quick_gelu=bool(tag.get("quick_gelu", False)),
+                **options,
+            )
+    module.eval().requires_grad_(False)
+    return LoadedModel(source, module, device, precision)
+
+
+def build_model(folder: str | Path) -> torch.nn.Module:
+    """Return an untrained model of the architecture in a folder's open_clip_config.json.
+
+    Args:
+        folder: holds open_clip_config.json.
+
+    Returns:
+        open_clip's model on the CPU in float32, in training mode, with random weights.
+
+    Raises:
+        ModelError: the configuration is missing or not one of open_clip's.
+    """
+    import open_clip
+
+    with _clear_errors(str(folder), "the model"), _quiet():
+        return open_clip.create_model(f"local-dir:{folder}", load_weights=False).train()
+
+
+def build_tokenizer(folder: str | Path) -> Callable[[Sequence[str]], torch.Tensor]:
+    """Return the tokenizer of a folder's open_clip_config.json: prompts -> (P, context) int64."""
+    return load_tokenizer(ModelSource(str(folder), f"local-dir:{folder}"))
+
+
+def save_model(model: torch.nn.Module, folder: str | Path) -> Path:
+    """Write a model's weights as float16 safetensors beside its configuration, atomically.
+
+    Args:
+        model: any open_clip model.
+        folder: holds open_clip_config.json; an older checkpoint there is replaced.
+
+    Returns:
+        The path of the checkpoint.
+    """
+    from safetensors.torch import save_file
+
+    state = {
+        name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+    path = Path(folder) / WEIGHTS_FILE
+    partial = path.with_suffix(".partial")
+    save_file(state, partial)
+    os.replace(partial, path)
+    return path
+
+
+def _weights_path(source: ModelSource) -> Path:
+    """Return the local checkpoint file of a source whose model has been loaded."""
+    import open_clip
+
+    if source.weights is not None:
+        return source.weights
+    if source.name.startswith("hf-hub:"):
+        return Path(open_clip.download_pretrained_from_hf(source.name.removeprefix("hf-hub:")))
+    tag = open_clip.get_pretrained_cfg(source.name, source.pretrained or "")
+    return Path(open_clip.download_pretrained(tag))
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; the hub's cache names large files by it already."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and len(blob.name) == 64:
+        return blob.name
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """Return float32 rows divided by their length."""
+    rows = rows.float()
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    """Return three channel values; a single number stands for all three."""
+    if isinstance(values, (int, float)):
+        return (float(values),) * 3
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _known_interpolation(name: str) -> str:
+    """Return the interpolation at inference: open_clip reads "random" as "bicubic"."""
+    return "bilinear" if name == "bilinear" else "bicubic"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence open_clip's remarks on the root logger; errors still pass."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+@contextmanager
+def _clear_errors(model: str, what: str) -> Iterator[None]:
+    """Turn whatever open_clip and the hub raise into one ModelError that says what to do."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(
+            f"{what} of {model!r} needs a package that is not installed ({error}). "
+            "Install it: pip install transformers sentencepiece."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{what} of {model!r} has a broken {CONFIG_FILE}: {error}.") from error
+    except Exception as error:  # the hub, the network and torch.load raise errors of many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        if "local-dir:" in reason or _is_local(model):
+            raise ModelError(f"{what} of {model!r} cannot be read: {reason}") from error
+        raise ModelError(
+            f"{what} of {model!r} cannot be fetched: {reason} "
+            "Check the name and the connection (HF_ENDPOINT, HF_HUB_OFFLINE), download the "
+            'folder elsewhere and give its path, or use model="builtin".'
+        ) from error
+
+
+def _is_local(model: str) -> bool:
+    """Tell whether `model` is read from disk."""
+    if model == "builtin" or Path(model).exists():
+        return True
+    return Path(model.partition("/")[2]).is_file()

@@ -1,0 +1,329 @@
+"""Rewards from a sentence: prompts and a strength become constants, frames become numbers."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlmrm_fast import clip
+from vlmrm_fast.errors import ArgumentError, VLMRMError
+from vlmrm_fast.kernels import reference
+from vlmrm_fast.prompts import check_alpha, check_prompts
+
+Prompts = str | Sequence[str]
+
+# Frames encoded at once. CPU: 16 frames of 96 pixels keep the activations in the cache; GPU: 512
+# frames of a ViT-bigG need 5 GB.
+_CPU_PIXELS = 16 * 96 * 96
+_GPU_BATCH = 512
+
+
+class VLMReward:
+    """Reward of a frame: how well it shows the goal, seen by a vision-language model.
+
+    Prompts, alpha and the model's name are checked before any weights are read. Not thread-safe;
+    changes no global setting of torch.
+
+    Args:
+        model: "builtin", "NAME/PRETRAINED" of open_clip, a local folder or weights file, or
+            "hf-hub:ORG/NAME".
+        goal: one prompt, or several whose embeddings are averaged.
+        baseline: prompts of the scene without the goal; needed where alpha is above 0.
+        alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16" or "bf16".
+        compat: reproduce the numbers of the paper's authors: their resize, their mean and
+            standard deviation for every model, averaged prompts not renormalised.
+        batch_size: most frames encoded at once; None picks it by device and image size.
+
+    Raises:
+        ArgumentError: a prompt, alpha, device, precision or batch size that cannot be used.
+        ModelError: the model cannot be fetched or read.
+        UnknownNameError: open_clip knows no such model or weights.
+
+    Source: Rocamonde et al., ICLR 2024, Definition 1.
+    """
+
+    def __init__(
+        self,
+        model: str = "builtin",
+        *,
+        goal: Prompts,
+        baseline: Prompts | None = None,
+        alpha: float = 0.0,
+        device: str = "auto",
+        precision: str = "auto",
+        compat: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        self._check_task(goal, baseline, alpha)
+        chosen = _choose_device(device)
+        precision = _choose_precision(precision, chosen)
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ArgumentError(f"batch_size must be a positive integer, got {batch_size!r}.")
+
+        # The token count needs the tokenizer only: a long prompt fails before the download.
+        source = clip.resolve_model(model)
+        clip.load_tokenizer(source).check(self.goal + self.baseline)
+        self._model = clip.load_model(source, chosen, precision)
+        self.compat = bool(compat)
+        self.batch_size = batch_size or _default_batch(chosen, self._model.image_size)
+        self._set_tasks()
+
+    def _check_task(self, goal: Prompts, baseline: Prompts | None, alpha: float) -> None:
+        """Check and keep the prompts and alpha."""
+        if goal is None:
+            raise ArgumentError("goal must be a prompt or a list of prompts, got None.")
+        self.goal = check_prompts("goal", goal)
+        self.baseline = check_prompts("baseline", baseline)
+        self.alpha = check_alpha(alpha, self.goal, self.baseline)
+
+    def _set_tasks(self) -> None:
+        """Fold the prompts into the constants of the reward, in float64."""
+        goal = self._prompt_mean(self.goal)
+        baseline = self._prompt_mean(self.baseline) if self.baseline else None
+        if self.alpha > 0 and baseline is not None and float((goal - baseline).norm()) < 1e-6:
+            raise ArgumentError(
+                f"baseline must differ from goal where alpha is above 0, got {self.baseline[0]!r}, "
+                "which the model cannot tell from the goal. Reword one of them, or set alpha=0."
+            )
+        alpha = torch.tensor([self.alpha], dtype=torch.float64)
+        tasks = reference.make_tasks(goal, baseline, alpha)
+        self._tasks = tasks.to(self._model.device, torch.float32)
+
+    def _prompt_mean(self, prompts: tuple[str, ...]) -> torch.Tensor:
+        """Return (1, D) float64: the mean embedding, of unit length again unless `compat`."""
+        mean = self._model.embed_text(prompts).cpu().double().mean(0, keepdim=True)
+        return mean if self.compat else mean / mean.norm()
+
+    @property
+    def image_size(self) -> int:
+        """Side S of the model's input [pixels]; frames of this size are not resampled."""
+        return self._model.image_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Width D of an embedding."""
+        return self._model.embed_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model runs."""
+        return self._model.device
+
+    def with_prompts(
+        self, goal: Prompts, baseline: Prompts | None = None, alpha: float = 0.0
+    ) -> VLMReward:
+        """Return a reward for other prompts that shares this one's model and settings.
+
+        Args:
+            goal: as in the constructor.
+            baseline: as in the constructor.
+            alpha: as in the constructor.
+
+        Returns:
+            A new reward; the embeddings of stored frames serve both.
+        """
+        other = copy.copy(self)
+        other._check_task(goal, baseline, alpha)
+        other._model.tokenizer.check(other.goal + other.baseline)
+        other._set_tasks()
+        return other
+
+    def score(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Return the reward of each frame; it does not depend on the other frames.
+
+        Args:
+            frames: (B, H, W, 3) uint8, any B, H and W; resized to the model's input where needed.
+
+        Returns:
+            (B,) float32 rewards, at most 1.
+
+        Raises:
+            ArgumentError: `frames` has another dtype or shape.
+        """
+        return self._score(self._embed(frames))
+
+    def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Return the embeddings of frames, for `score_embeddings`.
+
+        Args:
+            frames: as in `score`.
+
+        Returns:
+            (B, D) float32 rows of unit length.
+        """
+        return self._embed(frames).cpu().numpy()
+
+    def embed_text(self, prompts: Prompts) -> np.ndarray:
+        """Return (P, D) float32 embeddings of unit length, one a prompt.
+
+        Args:
+            prompts: one prompt or several; not averaged.
+
+        Returns:
+            The embeddings.
+        """
+        return self._model.embed_text(check_prompts("prompts", prompts)).cpu().numpy()
+
+    def score_embeddings(self, z: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Return the reward of each stored embedding.
+
+        Args:
+            z: (B, D) of any length but 0, from this model.
+
+        Returns:
+            (B,) float32 rewards.
+
+        Raises:
+            ArgumentError: `z` is not (B, D) for this model's D.
+        """
+        if z.ndim != 2 or z.shape[1] != self.embed_dim:
+            raise ArgumentError(f"z must be (B, {self.embed_dim}), got {tuple(z.shape)}.")
+        return self._score(torch.as_tensor(z, dtype=torch.float32, device=self.device))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run must record: model, weights, device, precision, prompts, tokens."""
+        model = self._model
+        prompts = self.goal + self.baseline
+        return {
+            "model": model.model_id,
+            "weights_sha256": model.weights_sha256,
+            "image_size": model.image_size,
+            "embed_dim": model.embed_dim,
+            "context_length": model.context_length,
+            "device": str(model.device),
+            "precision": model.precision,
+            "engine": model.engine,
+            "batch_size": self.batch_size,
+            "compat": self.compat,
+            "goal": list(self.goal),
+            "baseline": list(self.baseline),
+            "alpha": self.alpha,
+            "prompt_tokens": {prompt: model.tokenizer.count(prompt) for prompt in prompts},
+        }
+
+    @torch.inference_mode()
+    def _score(self, z: torch.Tensor) -> np.ndarray:
+        """Return (B,) float32 rewards of (B, D) embeddings on the device."""
+        return reference.score(z, self._tasks)[:, 0].cpu().numpy()
+
+    def _embed(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return (B, D) float32 unit rows on the device, encoding `batch_size` at a time."""
+        _check_frames(frames)
+        if not len(frames):
+            return torch.empty(0, self.embed_dim, device=self.device)
+        try:
+            return self._embed_chunks(frames)
+        except torch.OutOfMemoryError as error:
+            smaller = self.batch_size // 2
+            if smaller < 1:
+                raise VLMRMError(
+                    f"The GPU has no memory for one frame of {self._model.model_id!r}. "
+                    'Use a smaller model or device="cpu".'
+                ) from error
+        # Outside the handler, so that the failed batch's tensors are free.
+        warnings.warn(f"GPU out of memory: batch_size is now {smaller}.", stacklevel=3)
+        self.batch_size = smaller
+        torch.cuda.empty_cache()
+        return self._embed(frames)
+
+    def _embed_chunks(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Encode checked frames, at least one, chunk by chunk."""
+        how = self._model.preprocessing
+        if self.compat:
+            how = how.original()
+        rows = []
+        for start in range(0, len(frames), self.batch_size):
+            chunk = frames[start : start + self.batch_size]
+            tensor = torch.from_numpy(_plain(chunk)) if isinstance(chunk, np.ndarray) else chunk
+            rows.append(self._model.embed_images(tensor.to(self.device), how))
+        return torch.cat(rows)
+
+
+def _plain(chunk: np.ndarray) -> np.ndarray:
+    """Return an array that torch can borrow: writeable and without negative strides."""
+    if chunk.flags.writeable and min(chunk.strides) >= 0:
+        return chunk
+    return chunk.copy()
+
+
+def _check_frames(frames: Any) -> None:
+    """Refuse anything but (B, H, W, 3) uint8.
+
+    Raises:
+        ArgumentError: another type, dtype or shape, with the call that mends it.
+    """
+    expected = "frames must be (B, H, W, 3) uint8"
+    if not isinstance(frames, (np.ndarray, torch.Tensor)):
+        raise ArgumentError(f"{expected}, got {type(frames).__name__}. Use numpy.stack(frames).")
+    shape = tuple(frames.shape)
+    dtype = str(frames.dtype).removeprefix("torch.")
+    if dtype != "uint8":
+        raise ArgumentError(
+            f"{expected}, got {dtype}. Scale to 0 ... 255 and cast: frames.astype('uint8')."
+        )
+    if len(shape) == 3 and shape[2] == 3:
+        raise ArgumentError(f"{expected}, got {shape}. For a single frame: frames[None].")
+    if len(shape) != 4 or shape[3] != 3:
+        fix = ""
+        if len(shape) == 4 and shape[1] == 3:
+            fix = " For channels first: frames.transpose(0, 2, 3, 1)."
+        elif len(shape) == 4 and shape[3] == 4:
+            fix = " Drop the alpha channel: frames[..., :3]."
+        raise ArgumentError(f"{expected}, got {shape}.{fix}")
+    if shape[0] and not (shape[1] and shape[2]):
+        raise ArgumentError(f"{expected} with pixels in them, got {shape}.")
+
+
+def _choose_device(device: str) -> torch.device:
+    """Return the device that `device` names.
+
+    Raises:
+        ArgumentError: it is not a CPU or an available CUDA device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise ArgumentError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ArgumentError(
+            f"device must be one of this machine's {torch.cuda.device_count()} CUDA devices, "
+            f'got {device!r}. Use "auto" or "cpu".'
+        )
+    return chosen
+
+
+def _choose_precision(precision: str, device: torch.device) -> str:
+    """Return the precision that `precision` means on `device`.
+
+    Raises:
+        ArgumentError: it is unknown, or 16 bits on a CPU.
+    """
+    if precision not in clip.PRECISIONS:
+        choices = ", ".join(clip.PRECISIONS)
+        raise ArgumentError(f"precision must be one of {choices}, got {precision!r}.")
+    if precision == "auto":
+        return "fp32" if device.type == "cpu" else "fp16"
+    if precision != "fp32" and device.type == "cpu":
+        raise ArgumentError(
+            f'precision must be "fp32" on a CPU, got {precision!r}. 16-bit towers run at a '
+            "fraction of the speed there."
+        )
+    return precision
+
+
+def _default_batch(device: torch.device, image_size: int) -> int:
+    """Return how many frames to encode at once."""
+    if device.type == "cuda":
+        return _GPU_BATCH
+    return max(4, _CPU_PIXELS // image_size**2)
