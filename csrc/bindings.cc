@@ -129,6 +129,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->zfar = number("zfar");
   scene->shadow_clip = number("shadow_clip");
   scene->haze = number("haze");
+  scene->haze_peak = number("haze_peak");
   scene->haze_rgb[0] = number("haze_r");
   scene->haze_rgb[1] = number("haze_g");
   scene->haze_rgb[2] = number("haze_b");

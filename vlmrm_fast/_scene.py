@@ -80,6 +80,7 @@ def build(model: mujoco.MjModel, frustum: Frustum) -> _core.Scene:
         "zfar": model.vis.map.zfar * model.stat.extent,
         "shadow_clip": model.vis.map.shadowclip * model.stat.extent,
         "haze": model.vis.map.haze,
+        "haze_peak": _haze_peak(model.vis.map.haze),
         "haze_r": model.vis.rgba.haze[0],
         "haze_g": model.vis.rgba.haze[1],
         "haze_b": model.vis.rgba.haze[2],
@@ -123,8 +124,6 @@ def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene) -> None:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
         if geom.type not in _TYPES or geom.objtype not in {_SITE, _GEOM}:
             bad.append(f"{kind} {_name(model, geom)}")
-        elif geom.rgba[3] < _OPAQUE:
-            bad.append(f"transparent {kind} {_name(model, geom)}")
     for light in scene.lights[: scene.nlight]:
         if light.type not in {0, 1}:
             name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_LIGHT, light.id)
@@ -182,6 +181,12 @@ def _add_light(model: mujoco.MjModel, light: Any, tables: _Tables) -> None:
         exponent,
         float(np.tan(np.radians(opening / 2))),
     ])
+
+
+def _haze_peak(width: float) -> float:
+    """Return the height of the haze cone at which it is opaque, as mjr_makeContext sets it."""
+    alpha = np.arctan2(1.0, width)
+    return float(np.sqrt(0.5) * width * np.sin(alpha) / np.sin(0.75 * np.pi - alpha))
 
 
 def _reflective(tables: _Tables) -> int:

@@ -15,6 +15,9 @@ struct ViewGeom {
   int32_t geom;    // index into Scene::geoms
   bool mirrored;   // seen in the reflective plane
   bool drawn;      // front part may be on screen
+  bool transparent;
+  float alpha;
+  float reach;     // of an unbounded plane, around the eye [m]; 0 for other geoms
   float center[3];
   float axis[3][3];  // axis[k]: local axis k in camera space
   float eye[3];      // the eye in local coordinates
@@ -60,6 +63,10 @@ struct Frame {
   double eye[3];      // world position of the eye
   bool mirror;        // the reflective plane faces the eye
   bool valid;         // the camera pose is finite
+  float haze_normal[3];
+  float haze_height;  // of the eye above the hazy plane, per sky box radius; 0: no haze
+  int num_transparent;
+  std::vector<int32_t> transparent;  // nearest first
 
   // Slots: pixels that need more than one surface.
   int num_slots = 0;

@@ -86,12 +86,13 @@ VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
   return {kExit ? leave : enter, face, enter < leave};
 }
 
-// Seen from above only; a size of zero has no edge.
-VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided) {
+// Seen from above, or from both sides; a size of zero has no edge but the reach around the eye.
+VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided, float reach) {
   vf t = -o.z / d.z;
   vi mask = (two_sided ? (d.z < splat(0.0f)) | (d.z > splat(0.0f)) : (d.z < splat(0.0f)));
   if (size[0] > 0) mask &= abs(o.x + t * d.x) <= splat(size[0]);
   if (size[1] > 0) mask &= abs(o.y + t * d.y) <= splat(size[1]);
+  if (reach > 0) mask &= (d.x * d.x + d.y * d.y) * t * t <= splat(reach * reach);
   return {t, vi{}, mask};
 }
 
@@ -100,7 +101,7 @@ VLMRM_INLINE Hit hit_local(v3 o, v3 d, const float* size) {
   if (kType == kCapsule) return hit_capsule<kExit>(o, d, size);
   if (kType == kCylinder) return hit_cylinder<kExit>(o, d, size);
   if (kType == kBox) return hit_box<kExit>(o, d, size);
-  if (kType == kPlane) return hit_plane(o, d, size, kExit);
+  if (kType == kPlane) return hit_plane(o, d, size, kExit, 0.0f);
   return hit_ellipsoid<kExit>(o, d, size);
 }
 
@@ -112,6 +113,9 @@ VLMRM_INLINE v3 to_local(const ViewGeom& g, v3 d) {
 template <int kType>
 VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
   v3 d = {x, y, splat(-1.0f)};
+  if (kType == kPlane) {
+    return hit_plane(splat3(g.eye), to_local(g, d), g.size, g.transparent, g.reach);
+  }
   return hit_local<kType, false>(splat3(g.eye), to_local(g, d), g.size);
 }
 

@@ -7,6 +7,7 @@
 #include "ray/resolve.h"
 #include "ray/shade.h"
 #include "ray/simd.h"
+#include "ray/transparent.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -57,7 +58,7 @@ void rasterize(const Scene& scene, Frame* f) {
   }
   int count = 0;
   for (int i = 0; i < n; ++i) {
-    if (f->view[i].drawn) f->order[count++] = i;
+    if (f->view[i].drawn && !f->view[i].transparent) f->order[count++] = i;
   }
   std::sort(f->order.data(), f->order.data() + count, [f](int a, int b) {
     return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
@@ -73,7 +74,8 @@ void rasterize(const Scene& scene, Frame* f) {
   }
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
-    if (g.drawn) with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear});
+    if (!g.drawn || g.transparent) continue;
+    with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear});
   }
 }
 
@@ -178,6 +180,7 @@ void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
   }
   rasterize(scene, frame);
   Painter(scene, frame, rgb).paint();
+  blend_transparent(scene, frame, rgb);
 }
 
 }  // namespace VLMRM_ISA

@@ -7,6 +7,7 @@ namespace vlmrm {
 namespace {
 
 constexpr float kFar = 1e30f;
+constexpr float kSkyRadius = 0.7f;  // of zfar, as mjr_render scales the sky box
 
 float dot3(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
@@ -158,11 +159,7 @@ void place(const Scene& scene, const Frame& f, ViewGeom* g) {
   g->x1 = f.width;
   g->y1 = f.height;
   g->drawn = middle + half > scene.znear;
-  if (g->type == kPlane) {
-    // Only the upper side is seen.
-    g->drawn = g->drawn && g->eye[2] > 0;
-    if (!(g->size[0] > 0 && g->size[1] > 0)) return;
-  }
+  if (g->reach > 0) return;
   if (!g->drawn || middle - half < scene.znear) return;
   Bounds b = image_bounds(*g);
   // A pixel more on each side, for the sub-samples.
@@ -201,7 +198,44 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     }
     set_local_eye(&g);
     g.radius = bounding_radius(g);
+    // mjr_render shows a plane from behind as glass.
+    const bool behind = g.type == kPlane && g.eye[2] < 0;
+    g.alpha = geom.rgba[3] * (behind ? 0.3f : 1.0f);
+    g.transparent = behind || geom.rgba[3] < 0.995f;
+    const bool bounded = g.type != kPlane || (g.size[0] > 0 && g.size[1] > 0);
+    // The sky box hides what lies beyond it.
+    g.reach = bounded ? 0.0f : scene.zfar * (scene.sky >= 0 ? kSkyRadius : 1.0f);
     place(scene, *f, &g);
+  }
+}
+
+// Lists the transparent geoms, nearest first by mjr_render's measure.
+void sort_transparent(const Scene& scene, Frame* f) {
+  const int n = static_cast<int>(scene.geoms.size());
+  f->num_transparent = 0;
+  for (int i = 0; i < n; ++i) {
+    ViewGeom& g = f->view[i];
+    if (g.radius < 0 || !g.drawn || !g.transparent) continue;
+    f->transparent[f->num_transparent++] = i;
+    g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(g.center, g.center)) - g.radius;
+  }
+  std::sort(f->transparent.begin(), f->transparent.begin() + f->num_transparent,
+            [f](int a, int b) {
+              const float da = f->view[a].depth, db = f->view[b].depth;
+              return da != db ? da < db : a < b;
+            });
+}
+
+// Only the first unbounded plane has haze, and only before a sky box.
+void place_haze(const Scene& scene, Frame* f) {
+  f->haze_height = 0;
+  if (scene.sky < 0 || !(scene.haze > 0)) return;
+  for (size_t i = 0; i < scene.geoms.size(); ++i) {
+    const ViewGeom& g = f->view[i];
+    if (g.type != kPlane || g.size[0] > 0 || g.size[1] > 0 || g.radius < 0) continue;
+    std::copy(g.axis[2], g.axis[2] + 3, f->haze_normal);
+    f->haze_height = std::max(0.0f, g.eye[2] / (scene.zfar * kSkyRadius));
+    return;
   }
 }
 
@@ -217,7 +251,7 @@ void place_mirror(const Scene& scene, Frame* f) {
   if (scene.reflective < 0) return;
   const int n = static_cast<int>(scene.geoms.size());
   const ViewGeom& plane = f->view[scene.reflective];
-  if (!plane.drawn) return;
+  if (!plane.drawn || plane.transparent) return;
   float point[3];
   const float lift = plane.type == kBox ? plane.size[2] : 0.0f;
   const float* normal = plane.axis[2];
@@ -317,6 +351,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   }
   view.resize(2 * n);
   order.resize(n);
+  transparent.resize(n);
   light.resize(scene.lights.size());
   mirror_light.resize(scene.lights.size());
   num_casters.resize(scene.lights.size());
@@ -352,9 +387,11 @@ void set_up(const Scene& scene, const World& w, Frame* f) {
     for (int j = 0; j < 3; ++j) f->world[k][j] = static_cast<float>(w.cam_mat[3 * k + j]);
   }
   place_geoms(scene, w, f);
+  place_haze(scene, f);
   place_lights(scene, w, f);
   place_mirror(scene, f);
   place_casters(scene, f);
+  sort_transparent(scene, f);
 }
 
 }  // namespace vlmrm

@@ -2,6 +2,8 @@
 #ifndef VLMRM_RAY_SHADE_H_
 #define VLMRM_RAY_SHADE_H_
 
+#include <algorithm>
+
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/simd.h"
@@ -89,8 +91,9 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
       sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
       sb = select(on_z, splat(0.5f / s[1]), splat(0.5f / s[2]));
     }
-    vf u0 = splat(g.type == kPlane && !(s[0] > 0) ? 0.0f : 0.5f);
-    vf v0 = splat(g.type == kPlane && !(s[1] > 0) ? 0.0f : 0.5f);
+    // An unbounded plane has no corner to start from: its texture is centred on its origin.
+    vf u0 = splat(g.reach > 0 ? 0.5f / std::max(geom.repeat[0], 1e-6f) : 0.5f);
+    vf v0 = splat(g.reach > 0 ? 0.5f / std::max(geom.repeat[1], 1e-6f) : 0.5f);
     c.u = a * sa + u0, c.v = v0 - b * sb;
     c.du_dx = ax * sa, c.du_dy = ay * sa, c.dv_dx = -bx * sb, c.dv_dy = -by * sb;
   } else {
@@ -99,7 +102,8 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
     vf x = p.x * ix, y = p.y * iy;
     vf rr = max(x * x + y * y, splat(1e-12f));
     vf k = splat(1 / kTurn) / rr;
-    c.u = atan2(y, x) * splat(1 / kTurn);
+    vf turn = atan2(y, x) * splat(1 / kTurn);
+    c.u = select(turn < vf{}, turn + splat(1.0f), turn);
     c.du_dx = (x * px.y * iy - y * px.x * ix) * k;
     c.du_dy = (x * py.y * iy - y * py.x * ix) * k;
     vf iz = splat(1 / s[2]), z = p.z * iz;
@@ -131,7 +135,10 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
       c.dv_dy = select(on_cap, scale * py.z, c.dv_dy);
     }
   }
-  vf ru = splat(geom.repeat[0]), rv = splat(geom.repeat[1]);
+  // A uniform texture repeats per metre instead of per shape.
+  const bool metric = geom.uniform != 0;
+  vf ru = splat(geom.repeat[0] * (metric && s[0] > 0 ? s[0] : 1.0f));
+  vf rv = splat(geom.repeat[1] * (metric && s[1] > 0 ? s[1] : 1.0f));
   c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
   c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
   wrap(&c);
@@ -160,7 +167,7 @@ VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& 
   // How the hit point moves when the pixel does: along the tangent plane.
   v3 d = {q.x, q.y, splat(-1.0f)};
   vf nd = dot(n, d);
-  nd = min(nd, splat(-1e-4f));
+  nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
   vf kx = q.t * splat(f.step_x), ky = q.t * splat(-f.step_y);
   v3 px = d * (-kx * n.x / nd), py = d * (-ky * n.y / nd);
   px.x += kx;
@@ -274,8 +281,31 @@ VLMRM_INLINE void add_pass(v3 c, v3 tex, Color* out) {
 
 VLMRM_INLINE vi limit_byte(vi a) { return select(a > splat(int32_t{255}), splat(int32_t{255}), a); }
 
+VLMRM_INLINE vi mix_byte(vi under, float over, vf alpha) {
+  return truncate(to_float(under) + alpha * (splat(over * 255.0f) - to_float(under)) + splat(0.5f));
+}
+
+// The band that MuJoCo draws between an unbounded plane and the sky box: a cone that rises from
+// the plane to the height of the eye, opaque at one height and clear at both ends.
+VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Color c) {
+  if (f.haze_height <= 0) return c;
+  v3 d = {x, y, splat(-1.0f)};
+  vf down = -dot(d, f.haze_normal);
+  vf level = max(dot(d, d) - down * down, splat(1e-12f));
+  vf slope = down / sqrt(level);
+  vf drop = slope / (splat(f.haze_height) + slope * splat(scene.haze));  // 1 at the plane
+  vi seen = (drop > vf{}) & (drop < splat(1.0f));
+  if (!any(seen)) return c;
+  vf rise = splat(1.0f) - drop, peak = splat(scene.haze_peak);
+  vf alpha = select(rise < peak, rise / peak, drop / (splat(1.0f) - peak));
+  alpha = select(seen, clamp01(alpha), vf{});
+  return {mix_byte(c.r, scene.haze_rgb[0], alpha), mix_byte(c.g, scene.haze_rgb[1], alpha),
+          mix_byte(c.b, scene.haze_rgb[2], alpha)};
+}
+
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
-// pass per shadow light, each clamped to 8 bits. Mirrored surfaces take all lights in one pass.
+// pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
+// one pass.
 VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Points& q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
@@ -291,13 +321,14 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   v3 sum = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
   const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
   const int num_lights = static_cast<int>(scene.lights.size());
+  const bool one_pass = g.mirrored || g.transparent;
   for (int i = 0; i < num_lights; ++i) {
-    if (scene.lights[i].shadow && !g.mirrored) continue;
+    if (scene.lights[i].shadow && !one_pass) continue;
     sum = sum + light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
   }
   Color out = {vi{}, vi{}, vi{}};
   add_pass(sum, tex, &out);
-  if (g.mirrored) return out;
+  if (one_pass) return out;
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
     v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
@@ -306,7 +337,8 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     vi shadow = in_shadow(scene, f, i, view, p, todo);
     add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
   }
-  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+  out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+  return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
 }
 
 // What lies behind everything: the sky box, or black.
@@ -320,7 +352,7 @@ VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
   v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
   v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));
   v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(wx, wy, wz), px, py));
-  return {to_byte(c.x), to_byte(c.y), to_byte(c.z)};
+  return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
 }
 
 }  // namespace VLMRM_ISA

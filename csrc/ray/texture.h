@@ -71,8 +71,8 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
 }
 
 VLMRM_INLINE void wrap(Coordinates* c) {
-  c->u -= floor(c->u);
-  c->v -= floor(c->v);
+  c->u = clamp01(c->u - floor(c->u));
+  c->v = clamp01(c->v - floor(c->v));
 }
 
 // OpenGL's cube map: the largest of |p| picks the face, the others over it are the coordinates.

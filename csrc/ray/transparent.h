@@ -1,0 +1,102 @@
+// Transparent geoms, blended over the finished picture.
+#ifndef VLMRM_RAY_TRANSPARENT_H_
+#define VLMRM_RAY_TRANSPARENT_H_
+
+#include <algorithm>
+
+#include "ray/frame.h"
+#include "ray/intersect.h"
+#include "ray/resolve.h"
+#include "ray/shade.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+// Blends one geom. In the mirror the picture behind is taken as black, which it is wherever no
+// opaque geom is mirrored too, and both of MuJoCo's passes are taken at once.
+struct BlendGeom {
+  const Scene& scene;
+  Frame* f;
+  uint8_t* rgb;
+  int view;
+
+  template <int kType>
+  VLMRM_INLINE void run() {
+    const ViewGeom& g = f->view[view];
+    for (int row = g.y0; row < g.y1; ++row) {
+      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) packet<kType>(g, row, col);
+    }
+  }
+
+  // Where the geom is the nearest thing at (x, y) and how deep.
+  template <int kType>
+  VLMRM_INLINE vi visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
+    *h = hit_eye<kType>(g, x, y);
+    const vf limit = load(f->depth.data() + at);
+    vi mask = h->mask & (h->t > splat(scene.znear));
+    if (!g.mirrored) return mask & (h->t < limit);
+    const vi over = (load(f->id.data() + at) >> 3) == splat(scene.reflective);
+    return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
+  }
+
+  template <int kType>
+  VLMRM_INLINE void packet(const ViewGeom& g, int row, int col) {
+    const int at = row * f->pitch + col;
+    const vf px = lane_index() + splat(static_cast<float>(col));
+    Points q;
+    q.x = splat(f->left) + px * splat(f->step_x);
+    q.y = splat(f->top - row * f->step_y);
+    q.active = ~vi{};
+    Hit h;
+    vi center = visible<kType>(g, at, q.x, q.y, &h);
+    q.t = h.t, q.face = h.face;
+    vf cover = vf{};
+    for (int s = 0; s < 4; ++s) {
+      vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
+      vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
+      vi mask = visible<kType>(g, at, x, y, &h);
+      cover += select(mask, splat(0.25f), vf{});
+      vi use = mask & ~center;
+      q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
+      q.face = select(use, h.face, q.face);
+      center |= mask;
+    }
+    if (any(cover > vf{})) blend(g, row, col, shade(scene, *f, view, q), cover);
+  }
+
+  VLMRM_INLINE void blend(const ViewGeom& g, int row, int col, const Color& c, vf cover) {
+    const float keep = 1 - g.alpha;
+    const float alpha = g.mirrored ? 1 - keep * keep : g.alpha;
+    uint8_t* out = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
+    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
+      if (!(cover[i] > 0)) continue;
+      const float a = alpha * cover[i], under = g.mirrored ? 1.0f : 1.0f - a;
+      const int32_t over[3] = {c.r[i], c.g[i], c.b[i]};
+      for (int k = 0; k < 3; ++k) {
+        const float v = a * over[k] + under * out[3 * i + k] + 0.5f;
+        out[3 * i + k] = static_cast<uint8_t>(std::min(v, 255.0f));
+      }
+    }
+  }
+};
+
+// Nearest first and then farthest first, as mjr_render does.
+inline void blend_transparent(const Scene& scene, Frame* f, uint8_t* rgb) {
+  const int n = f->num_transparent, num_geoms = static_cast<int>(scene.geoms.size());
+  for (int k = 0; f->mirror && k < n; ++k) {
+    const int view = num_geoms + f->transparent[n - 1 - k];
+    if (f->view[view].drawn) {
+      with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
+    }
+  }
+  for (int k = 0; k < 2 * n; ++k) {
+    const int view = f->transparent[k < n ? k : 2 * n - 1 - k];
+    with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
+  }
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_TRANSPARENT_H_
