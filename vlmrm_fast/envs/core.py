@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class Scorer(Protocol):
     """What an environment needs of a reward: `VLMReward`, or anything with these two."""
 
-    image_size: int
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that are scored without resizing [pixels]."""
 
     def score(self, frames: np.ndarray) -> np.ndarray:
         """Return the rewards (B,) float32 of frames (B, H, W, 3) uint8."""
@@ -116,10 +118,11 @@ def render_shape(size: int | tuple[int, int] | None, default: int) -> tuple[int,
         ArgumentError: if a side is not a positive whole number.
     """
     given: Any = default if size is None else size
-    sides = (given, given) if isinstance(given, int) else tuple(given)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    sides = given if isinstance(given, (tuple, list)) else (given, given)
+    whole = all(isinstance(side, (int, np.integer)) and side > 0 for side in sides)
+    if len(sides) != 2 or not whole:
         raise ArgumentError(f"render_size must be a positive int or (height, width), got {size!r}.")
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])
 
 
 class TaskWorlds:

@@ -14,7 +14,7 @@ from vlmrm_fast.envs.painter import PictureStack, capture_of, check_render_mode,
 from vlmrm_fast.errors import ArgumentError
 
 
-class VLMRewardWrapper(gymnasium.Wrapper):
+class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
     """Replaces an environment's reward, or adds to it, by what a model sees.
 
     A MuJoCo environment is drawn natively from its state, with the camera of its own `render()`;
@@ -48,6 +48,16 @@ class VLMRewardWrapper(gymnasium.Wrapper):
             render_size: side or (height, width) of native frames [pixels]; None for the reward's
                 input size.
         """
+        # So that env.spec can make this again; the reward is shared, not copied.
+        gymnasium.utils.RecordConstructorArgs.__init__(
+            self,
+            _disable_deepcopy=True,
+            reward=reward,
+            mode=mode,
+            weight=weight,
+            camera=camera,
+            render_size=render_size,
+        )
         super().__init__(env)
         self.reward, self._mix = reward, Mix(mode, weight)
         self._capture = capture_of(env)
