@@ -6,12 +6,8 @@ The only module that imports open_clip, and only inside functions: that import t
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from typing import Any
 import torch
 
 from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError, unknown_name
+from vlmrm_fast.hub import clear_errors, file_sha256
 from vlmrm_fast.kernels.reference import Preprocessing, preprocess
 from vlmrm_fast.prompts import PromptTokenizer
 from vlmrm_fast.towers import ImageTower, lean_tower
@@ -57,6 +54,11 @@ class ModelSource:
     name: str
     pretrained: str | None = None
     weights: Path | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the model is read from disk: no network is needed."""
+        return self.weights is not None
 
 
 def resolve_model(model: str) -> ModelSource:
@@ -155,7 +157,10 @@ def load_tokenizer(source: ModelSource) -> PromptTokenizer:
     """
     import open_clip
 
-    with _clear_errors(source.model, "the tokenizer"):
+    with clear_errors(source.model, "the tokenizer", source.local):
+        if source.name.startswith("hf-hub:"):
+            # Without its configuration open_clip would fall back to another tokenizer.
+            _download(source.name, CONFIG_FILE)
         return PromptTokenizer(open_clip.get_tokenizer(source.name))
 
 
@@ -207,7 +212,7 @@ class LoadedModel:
     def weights_sha256(self) -> str:
         """SHA-256 of the checkpoint file, in hex; computed on first use (about 1 s a GB)."""
         if self._sha256 is None:
-            self._sha256 = _sha256(_weights_path(self.source))
+            self._sha256 = file_sha256(_weights_path(self.source))
         return self._sha256
 
     @torch.inference_mode()
@@ -249,22 +254,30 @@ def load_model(
     source = model if isinstance(model, ModelSource) else resolve_model(model)
     device = torch.device(device)
     options: dict[str, Any] = {"precision": precision, "device": device}
-    with _clear_errors(source.model, "the model"), _quiet():
+    with clear_errors(source.model, "the model", source.local):
         if source.name.startswith("local-dir:"):
             module = open_clip.create_model(source.name, load_weights=False, **options)
             open_clip.load_checkpoint(module, str(source.weights))
         else:
-            tag = open_clip.get_pretrained_cfg(source.name, source.pretrained or "")
-            module = open_clip.create_model(
-                source.name,
-                pretrained=source.pretrained,
-                require_pretrained=True,
-                # open_clip only warns where weights need another activation than the name's.
-                force_quick_gelu=bool(tag.get("quick_gelu", False)),
-                **options,
-            )
+            module = open_clip.create_model(source.name, **model_options(source), **options)
     module.eval().requires_grad_(False)
     return LoadedModel(source, module, device, precision)
+
+
+def model_options(source: ModelSource) -> dict[str, Any]:
+    """Return what open_clip.create_model needs besides the name of a tag, checkpoint or hub model.
+
+    open_clip only warns where weights were trained with another activation than the name's
+    (ViT-L-14/openai needs QuickGELU): here the weights decide.
+    """
+    import open_clip
+
+    tag = open_clip.get_pretrained_cfg(source.name, source.pretrained or "")
+    return {
+        "pretrained": source.pretrained,
+        "require_pretrained": True,
+        "force_quick_gelu": bool(tag.get("quick_gelu", False)),
+    }
 
 
 def build_model(folder: str | Path) -> torch.nn.Module:
@@ -281,13 +294,13 @@ def build_model(folder: str | Path) -> torch.nn.Module:
     """
     import open_clip
 
-    with _clear_errors(str(folder), "the model"), _quiet():
+    with clear_errors(str(folder), "the model", local=True):
         return open_clip.create_model(f"local-dir:{folder}", load_weights=False).train()
 
 
-def build_tokenizer(folder: str | Path) -> Callable[[Sequence[str]], torch.Tensor]:
+def build_tokenizer(folder: str | Path) -> PromptTokenizer:
     """Return the tokenizer of a folder's open_clip_config.json: prompts -> (P, context) int64."""
-    return load_tokenizer(ModelSource(str(folder), f"local-dir:{folder}"))
+    return load_tokenizer(ModelSource(str(folder), f"local-dir:{folder}", None, Path(folder)))
 
 
 def save_model(model: torch.nn.Module, folder: str | Path) -> Path:
@@ -320,21 +333,16 @@ def _weights_path(source: ModelSource) -> Path:
     if source.weights is not None:
         return source.weights
     if source.name.startswith("hf-hub:"):
-        return Path(open_clip.download_pretrained_from_hf(source.name.removeprefix("hf-hub:")))
+        return _download(source.name)
     tag = open_clip.get_pretrained_cfg(source.name, source.pretrained or "")
     return Path(open_clip.download_pretrained(tag))
 
 
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; the hub's cache names large files by it already."""
-    blob = path.resolve()
-    if blob.parent.name == "blobs" and len(blob.name) == 64:
-        return blob.name
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+def _download(name: str, filename: str | None = None) -> Path:
+    """Return the cached copy of a file (default: the weights) of "hf-hub:ORG/NAME"."""
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    return Path(download_pretrained_from_hf(name.removeprefix("hf-hub:"), filename))
 
 
 def _unit_rows(rows: torch.Tensor) -> torch.Tensor:
@@ -354,47 +362,3 @@ def _triple(values: Any) -> tuple[float, float, float]:
 def _known_interpolation(name: str) -> str:
     """Return the interpolation at inference: open_clip reads "random" as "bicubic"."""
     return "bilinear" if name == "bilinear" else "bicubic"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence open_clip's remarks on the root logger; errors still pass."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-
-
-@contextmanager
-def _clear_errors(model: str, what: str) -> Iterator[None]:
-    """Turn whatever open_clip and the hub raise into one ModelError that says what to do."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except ImportError as error:
-        raise ModelError(
-            f"{what} of {model!r} needs a package that is not installed ({error}). "
-            "Install it: pip install transformers sentencepiece."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{what} of {model!r} has a broken {CONFIG_FILE}: {error}.") from error
-    except Exception as error:  # the hub, the network and torch.load raise errors of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        if "local-dir:" in reason or _is_local(model):
-            raise ModelError(f"{what} of {model!r} cannot be read: {reason}") from error
-        raise ModelError(
-            f"{what} of {model!r} cannot be fetched: {reason} "
-            "Check the name and the connection (HF_ENDPOINT, HF_HUB_OFFLINE), download the "
-            'folder elsewhere and give its path, or use model="builtin".'
-        ) from error
-
-
-def _is_local(model: str) -> bool:
-    """Tell whether `model` is read from disk."""
-    if model == "builtin" or Path(model).exists():
-        return True
-    return Path(model.partition("/")[2]).is_file()

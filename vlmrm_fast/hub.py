@@ -1,0 +1,121 @@
+"""Model files and the hub: one clear error whatever fails, no long waits without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vlmrm_fast.errors import ModelError
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; the hub's cache names large files by it already."""
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and len(blob.name) == 64:
+        return blob.name
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def clear_errors(model: str, what: str, local: bool) -> Iterator[None]:
+    """Turn whatever open_clip and the hub raise into one ModelError that says what to do.
+
+    Also silences their remarks on the root logger, and where the hub cannot be reached uses its
+    cache at once instead of 25 s of retries a file.
+
+    Args:
+        model: what the user wrote.
+        what: is loaded, for example "the tokenizer".
+        local: whether it is read from disk.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ModelError: the block raised.
+    """
+    try:
+        with _quiet_log(), _cache_only(not local and not hub_answers()):
+            yield
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise ModelError(
+            f"{what} of {model!r} needs a package that is not installed ({error}). "
+            "Install it: pip install transformers sentencepiece."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{what} of {model!r} has a broken configuration: {error}.") from error
+    except Exception as error:  # the hub, the network and torch.load raise errors of many types
+        reason = _first_line(error)
+        if local:
+            raise ModelError(f"{what} of {model!r} cannot be read: {reason}.") from error
+        raise ModelError(
+            f"{what} of {model!r} cannot be fetched: {reason}. Check the name and the connection; "
+            'or download its folder elsewhere and give the path; or use model="builtin".'
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's text, at most 200 characters, without a full stop."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = line.split(" Last error:")[0].rstrip(".")
+    return line if len(line) <= 200 else line[:200].rsplit(" ", 1)[0] + " ..."
+
+
+def hub_answers(timeout: float = 3.0) -> bool:
+    """Tell whether the hub's host accepts connections; True behind a proxy, which decides.
+
+    Args:
+        timeout: of the connection [s].
+
+    Returns:
+        False where no connection can be made.
+    """
+    from huggingface_hub import constants
+
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return True
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _cache_only(active: bool) -> Iterator[None]:
+    """Switch huggingface_hub to its cache within the block."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or active
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Silence the root logger within the block: every failure raises anyway."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
