@@ -22,7 +22,11 @@ from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.sb3.vec_env import VLMRewardVecEnv
 
 N, HORIZON = 3, 4
-SMALL = {"learning_starts": 20, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}}
+
+
+def small(**more: Any) -> dict[str, Any]:
+    """Return settings that learn fast; algorithms change what they are given, so a fresh copy."""
+    return {"learning_starts": 20, "batch_size": 16, "policy_kwargs": {"net_arch": [16]}} | more
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +240,7 @@ def pendulums() -> Iterator[VLMRewardVecEnv]:
 def test_algorithms_learn_unmodified_on_wrapped_environments(
     algorithm: Any, pendulums: VLMRewardVecEnv
 ) -> None:
-    options = {"n_steps": 32} if algorithm is PPO else SMALL
+    options = {"n_steps": 32} if algorithm is PPO else small()
     model = algorithm("MlpPolicy", pendulums, seed=0, device="cpu", **options)
     model.learn(64)
     assert model.num_timesteps >= 64
@@ -247,7 +251,7 @@ def test_algorithms_learn_unmodified_on_wrapped_environments(
 
 def test_dqn_learns_unmodified_on_rendered_environments() -> None:
     venv = sb3_make_vec_env("CartPole-v1", 2, env_kwargs={"render_mode": "rgb_array"})
-    model = DQN("MlpPolicy", VLMRewardVecEnv(venv, Brightness()), device="cpu", **SMALL)
+    model = DQN("MlpPolicy", VLMRewardVecEnv(venv, Brightness()), device="cpu", **small())
     model.learn(60)
     assert model.num_timesteps >= 60
 
@@ -255,7 +259,7 @@ def test_dqn_learns_unmodified_on_rendered_environments() -> None:
 @pytest.mark.parametrize("algorithm", [PPO, SAC, TD3])
 def test_algorithms_learn_unmodified_on_batched_tasks(algorithm: Any) -> None:
     env = make_vec_env("cartpole-upright", 4, reward=Brightness(), seed=0)
-    options = {"n_steps": 32} if algorithm is PPO else SMALL | {"gradient_steps": 1}
+    options = {"n_steps": 32} if algorithm is PPO else small(gradient_steps=1)
     model = algorithm("MlpPolicy", env, seed=0, device="cpu", **options)
     model.learn(1000)
     assert len(model.ep_info_buffer) == 4
