@@ -61,7 +61,9 @@ def test_closed_form_equals_the_matrix_definition_in_float64(
     if width == 1:
         base = -goal
     tasks = reference.make_tasks(
-        *map(torch.from_numpy, (goal[None], base[None])), torch.tensor([alpha], dtype=torch.float64)
+        torch.from_numpy(goal[None]),
+        torch.from_numpy(base[None]),
+        torch.tensor([alpha], dtype=torch.float64),
     )
     ours = reference.score(torch.from_numpy(z), tasks)
     assert ours.shape == (batch, 1)

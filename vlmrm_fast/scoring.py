@@ -1,0 +1,342 @@
+"""`vlmrm-fast score`: frames, a video or a task's states against prompts."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tyro
+
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.frame_files import frame_chunks
+from vlmrm_fast.prompts import check_alpha, check_prompts
+
+if TYPE_CHECKING:
+    from vlmrm_fast.reward import VLMReward
+    from vlmrm_fast.tasks import Task
+
+# Worlds that run side by side when a task's states are drawn: half a dozen episodes are in view.
+_WORLDS = 8
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What to score, against which prompts, and where to leave the results.
+
+    Attributes:
+        source: a .npy or .npz of frames (B, H, W, 3) uint8, a picture, a folder of pictures, or a
+            video. Leave it out with --task.
+        task: score states of this task, reached by a random policy; prompts and alpha that are
+            not given are the task's.
+        goal: one or more goals; each is scored on its own and gets a column.
+        baseline: the scene without the goal; needed where alpha is above 0.
+        alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 if neither this nor a
+            task is given.
+        model: "builtin", "NAME/PRETRAINED" of open_clip, a local folder or "hf-hub:ORG/NAME".
+        out: folder for scores.csv and scores.png.
+        num_states: states of the task to draw.
+        seed: of the task's states.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "fp32", "fp16" or "bf16".
+        compat: reproduce the numbers of the paper's authors.
+    """
+
+    source: tyro.conf.Positional[str | None] = None
+    task: str | None = None
+    goal: tuple[str, ...] = ()
+    baseline: str | None = None
+    alpha: float | None = None
+    model: str = "builtin"
+    out: str = "scores"
+    num_states: int = 200
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compat: bool = False
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rewards of F frames for P goals.
+
+    Attributes:
+        labels: F names of frames: file names, frame numbers, or world and step.
+        goals: P prompts.
+        rewards: (F, P) float32.
+        ground_truth: (F,) float64, the task's own reward, or None without a task.
+        alpha: strength that was used.
+        model: what the rewards come from.
+    """
+
+    labels: list[str]
+    goals: tuple[str, ...]
+    rewards: np.ndarray
+    ground_truth: np.ndarray | None
+    alpha: float
+    model: str
+
+
+def run_score(config: ScoreConfig) -> int:
+    """Score, print a table, and leave a CSV file and a plot.
+
+    Args:
+        config: what to score.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        ArgumentError: the source, a prompt or a number cannot be used, or `out` not be written.
+    """
+    from rich.console import Console
+
+    out = _make_folder(config.out)
+    scores = score_frames(config)
+    write_csv(out / "scores.csv", scores)
+    plot_scores(out / "scores.png", scores)
+    console = Console()
+    console.print(scores_table(scores))
+    console.print(f"{len(scores.labels)} frames. Wrote {out / 'scores.csv'}, {out / 'scores.png'}.")
+    return 0
+
+
+def score_frames(config: ScoreConfig) -> Scores:
+    """Score every frame of a source, or of a task's states, for every goal.
+
+    Each frame is encoded once, whatever the number of goals, and not kept.
+
+    Args:
+        config: what to score; `out` is not used.
+
+    Returns:
+        The rewards.
+
+    Raises:
+        ArgumentError: the source, a prompt or a number cannot be used.
+    """
+    task = _find_task(config)
+    goals = check_prompts("goal", config.goal or (task.goal if task else None))
+    baseline = config.baseline or (task.baseline if task else None)
+    if not goals:
+        raise ArgumentError('goal must be given, got none. Add --goal "what the frames may show".')
+    alpha = config.alpha if config.alpha is not None else (task.alpha if task else 0.0)
+    for goal in goals:
+        alpha = check_alpha(alpha, (goal,), check_prompts("baseline", baseline))
+    chunks = None if task else frame_chunks(str(config.source))
+
+    from vlmrm_fast.reward import VLMReward
+
+    reward = VLMReward(
+        config.model,
+        goal=goals[0],
+        baseline=baseline,
+        alpha=alpha,
+        device=config.device,
+        precision=config.precision,
+        compat=config.compat,
+    )
+    columns = [reward.with_prompts(goal, baseline, alpha) for goal in goals]
+    labels: list[str] = []
+    rows: list[np.ndarray] = []
+    truth: list[float] = []
+    if task:
+        chunks = _task_chunks(task, reward, config, truth)
+    assert chunks is not None
+    for names, frames in chunks:
+        z = reward.embed_images(frames)
+        labels += names
+        rows.append(np.stack([column.score_embeddings(z) for column in columns], axis=1))
+    rewards = np.concatenate(rows)
+    known = np.array(truth) if task else None
+    return Scores(labels, goals, rewards, known, alpha, config.model)
+
+
+def _find_task(config: ScoreConfig) -> Task | None:
+    """Return the task to draw, or None where files are scored.
+
+    Raises:
+        ArgumentError: both or neither are given, or the number of states is not positive.
+    """
+    if (config.source is None) == (config.task is None):
+        given = "neither" if config.source is None else "both"
+        raise ArgumentError(f"source or --task must be given, one of them, got {given}.")
+    if config.task is None:
+        return None
+    if config.num_states < 1:
+        raise ArgumentError(f"num_states must be at least 1, got {config.num_states}.")
+    from vlmrm_fast.tasks import get_task
+
+    return get_task(config.task)
+
+
+class _Unscored:
+    """Stands in for a reward while states are drawn: they are encoded once, afterwards."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def score(self, frames: np.ndarray) -> np.ndarray:
+        """Return (B,) zeros."""
+        return np.zeros(len(frames), np.float32)
+
+
+def _task_chunks(
+    task: Task, reward: VLMReward, config: ScoreConfig, truth: list[float]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Draw states of a task under uniformly random actions.
+
+    Args:
+        task: what to simulate.
+        reward: its image size is drawn.
+        config: number of states and seed.
+        truth: the task's own reward of every state is appended to it.
+
+    Yields:
+        Labels "world 0 step 1" and frames (n, S, S, 3) uint8, world by world.
+    """
+    from vlmrm_fast.envs.core import TaskWorlds
+
+    count = min(_WORLDS, config.num_states)
+    steps = -(-config.num_states // count)
+    worlds = TaskWorlds(task, count, _Unscored(reward.image_size), seed=config.seed)
+    rng = np.random.default_rng(config.seed)
+    worlds.reset()
+    space: Any = worlds.action_space
+    pictures, values = [], []
+    for _ in range(steps):
+        actions = rng.uniform(space.low, space.high, (count, *space.shape))
+        result = worlds.step(actions)
+        pictures.append(worlds.last_frames.copy())
+        values.append(result.env_reward)
+    # World by world, so that the plot shows one episode after the other.
+    left = config.num_states
+    for world in range(count):
+        length = min(steps, left)
+        left -= length
+        if not length:
+            return
+        truth += [float(values[step][world]) for step in range(length)]
+        names = [f"world {world} step {step + 1}" for step in range(length)]
+        yield names, np.stack([pictures[step][world] for step in range(length)])
+
+
+def write_csv(path: str | Path, scores: Scores) -> None:
+    """Write one line a frame: its label, one column a goal, and the ground truth if known.
+
+    Args:
+        path: the file to write.
+        scores: what to write.
+    """
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        known = scores.ground_truth is not None
+        writer.writerow(["frame", *scores.goals, *(["ground_truth"] if known else [])])
+        for index, label in enumerate(scores.labels):
+            truth = [] if scores.ground_truth is None else [scores.ground_truth[index]]
+            numbers = [*scores.rewards[index].tolist(), *truth]
+            writer.writerow([label, *(f"{number:.6g}" for number in numbers)])
+
+
+def plot_scores(path: str | Path, scores: Scores) -> None:
+    """Plot the reward of each frame, one line a goal; the ground truth on a second axis.
+
+    Args:
+        path: the PNG to write.
+        scores: what to plot.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axes = figure.subplots()
+    marker = "o" if len(scores.labels) <= 60 else ""
+    for column, goal in enumerate(scores.goals):
+        axes.plot(scores.rewards[:, column], marker=marker, markersize=3, label=_short(goal))
+    title = f"{scores.model}, alpha = {scores.alpha:g}"
+    axes.set(xlabel="frame", ylabel="VLM reward", title=title)
+    handles, names = axes.get_legend_handles_labels()
+    if scores.ground_truth is not None:
+        other = axes.twinx()
+        other.plot(scores.ground_truth, color="0.6", linewidth=0.8, label="ground truth")
+        other.set_ylabel("ground-truth reward")
+        more, further = other.get_legend_handles_labels()
+        handles, names = handles + more, names + further
+    axes.legend(handles, names, loc="best", fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def scores_table(scores: Scores) -> Any:
+    """Return a table for the terminal: a line a goal.
+
+    Args:
+        scores: what to show.
+
+    Returns:
+        A `rich.table.Table`.
+    """
+    from rich.table import Table
+
+    table = Table(title=f"{scores.model}, alpha = {scores.alpha:g}")
+    table.add_column("goal", overflow="fold")
+    headings = ["mean", "std", "min", "max"]
+    if scores.ground_truth is not None:
+        headings.append("rank corr. with truth")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    table.add_column("best frame")
+    for column, goal in enumerate(scores.goals):
+        values = scores.rewards[:, column]
+        numbers = [values.mean(), values.std(), values.min(), values.max()]
+        if scores.ground_truth is not None:
+            numbers.append(rank_correlation(values, scores.ground_truth))
+        best = scores.labels[int(values.argmax())]
+        table.add_row(goal, *(f"{number:.4f}" for number in numbers), best)
+    return table
+
+
+def rank_correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Return Spearman's correlation of two series; equal values share their mean rank.
+
+    Args:
+        left: (F,) numbers.
+        right: (F,) numbers.
+
+    Returns:
+        -1 ... 1, or NaN where one series is constant.
+    """
+    ranks = [_ranks(left), _ranks(right)]
+    centred = [rank - rank.mean() for rank in ranks]
+    norm = float(np.linalg.norm(centred[0]) * np.linalg.norm(centred[1]))
+    return float(centred[0] @ centred[1]) / norm if norm else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the rank of each value, the mean rank among equals."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def _short(text: str, limit: int = 60) -> str:
+    """Return text that fits a legend."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _make_folder(out: str) -> Path:
+    """Return the output folder, created and proven to be writeable before any work.
+
+    Raises:
+        ArgumentError: it cannot be created or written to.
+    """
+    folder = Path(out).expanduser()
+    probe = folder / ".vlmrm-fast-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ArgumentError(f"out must be a folder to write to, got {out!r}: {error}.") from error
+    return folder
