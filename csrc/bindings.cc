@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -77,6 +78,8 @@ void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* s
     std::copy(b + 3, b + 7, g.rgba);
     g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
     g.repeat[0] = b[11], g.repeat[1] = b[12];
+    // cos^exponent = 1 / 1024
+    g.dim_below = g.shininess > 0 ? std::exp(-6.93f / (128 * g.shininess)) : -2.0f;
     const int32_t limit = g.from_site ? scene->num_model_sites : scene->num_model_geoms;
     require(g.index >= 0 && g.index < limit, "geom index out of range");
     require(g.texture < static_cast<int32_t>(scene->textures.size()), "texture out of range");

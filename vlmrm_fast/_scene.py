@@ -23,6 +23,7 @@ _TYPES = {
     )
 }
 _PLANE, _BOX = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_BOX)
+_SPHERE, _ELLIPSOID = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID)
 _SITE, _GEOM = int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)
 _OPAQUE = 0.995  # mjr_render draws anything below this alpha as transparent
 
@@ -154,7 +155,7 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
         int(geom.castshadow and not decor),
     ])
     tables.geom_floats.append([
-        *geom.size,
+        *_drawn_size(model, geom),
         *geom.rgba,
         geom.emission,
         geom.specular,
@@ -162,6 +163,19 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
         geom.reflectance,
         *geom.texrepeat,
     ])
+
+
+def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
+    """Return the size of the round shape that covers the area of MuJoCo's polygonal one."""
+    size = np.array(geom.size, np.float64)
+    if geom.type in {_PLANE, _BOX}:
+        return size
+    around = 2 * np.pi / model.vis.quality.numslices
+    along = np.pi / model.vis.quality.numstacks
+    size[:2] *= np.sqrt(np.sin(around) / around)
+    if geom.type in {_SPHERE, _ELLIPSOID}:
+        size[2] *= np.sqrt(np.sin(along) / along)
+    return size
 
 
 def _add_light(model: mujoco.MjModel, light: Any, tables: _Tables) -> None:

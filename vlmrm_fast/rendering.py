@@ -259,7 +259,7 @@ class Renderer:
 
         Raises:
             ArgumentError: a size or the number of threads is out of range.
-            UnknownNameError: no backend has that name.
+            unknown_name: UnknownNameError, no backend has that name.
         """
         if backend not in BACKENDS:
             raise unknown_name("backend", str(backend), BACKENDS)

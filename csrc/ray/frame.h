@@ -51,6 +51,7 @@ struct Frame {
 
   int height, width, pitch;
   float step_x, step_y;  // size of a pixel at unit depth
+  bool sky_magnified;  // no pixel covers a whole texel of the sky
   float left, top;     // centre of pixel (0, 0) at unit depth
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id;

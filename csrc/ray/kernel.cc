@@ -79,19 +79,18 @@ void rasterize(const Scene& scene, Frame* f) {
   }
 }
 
-struct Row {
-  const int32_t *above, *here, *below;
-};
-
-VLMRM_INLINE vi differs(const Row& r, int col, int width) {
-  vi c = load(r.here + col);
-  int32_t left[kLanes], right[kLanes];
-  for (int i = 0; i < kLanes; ++i) {
-    left[i] = r.here[std::max(col + i - 1, 0)];
-    right[i] = r.here[std::min(col + i + 1, width - 1)];
-  }
-  return (load(r.above + col) != c) | (load(r.below + col) != c) | (load(left) != c) |
-         (load(right) != c);
+// Bit i is set where pixel col + i differs from one of its four neighbours inside the image.
+VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
+  const int32_t* here = ids + row * f.pitch + col;
+  const vi c = load(here);
+  const vi vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
+                      (load(here + (row + 1 < f.height ? f.pitch : 0)) != c);
+  // The table has eight spare entries at its end; at its start the left neighbour is masked.
+  vi before = row + col > 0 ? load(here - 1) : c;
+  int left = bits(before != c), right = bits(load(here + 1) != c);
+  if (col == 0) left &= ~1;
+  if (f.width - 1 - col < kLanes) right &= ~(1 << (f.width - 1 - col));
+  return bits(vertical) | left | right;
 }
 
 class Painter {
@@ -107,24 +106,18 @@ class Painter {
   }
 
  private:
-  Row row_of(const std::vector<int32_t>& ids, int row) const {
-    const int32_t* p = ids.data();
-    return {p + std::max(row - 1, 0) * f_.pitch, p + row * f_.pitch,
-            p + std::min(row + 1, f_.height - 1) * f_.pitch};
-  }
-
   // Packets that show one surface are shaded at once; pixels of the others become slots.
   void paint_packet(int row, int col) {
     const int at = row * f_.pitch + col;
     const int count = std::min(kLanes, f_.width - col);
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
-    int edges = bits(differs(row_of(f_.id, row), col, f_.width));
+    int edges = edges_of(f_.id.data(), f_, row, col);
     int same = bits(ids == splat(ids[0]));
     int32_t reflected = -1;
     if (f_.mirror) {
       const vi m = load(f_.mirror_id.data() + at);
-      edges |= bits(differs(row_of(f_.mirror_id, row), col, f_.width));
+      edges |= edges_of(f_.mirror_id.data(), f_, row, col);
       same &= bits(m == splat(m[0]));
       reflected = m[0];
     }
@@ -132,7 +125,7 @@ class Painter {
     const bool uniform = (same & valid) == valid;
     if (uniform && edges != valid) paint_uniform(row, col, count, ids[0], reflected);
     const int todo = uniform ? edges : valid;
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; todo >> i != 0; ++i) {
       if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
     }
   }
@@ -149,11 +142,12 @@ class Painter {
     } else {
       q.t = load(f_.depth.data() + at);
       q.face = splat(int32_t{id & 7});
-      c = shade(scene_, f_, id >> 3, q);
+      c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
+                                          : shade<false>(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
         q.t = load(f_.mirror_depth.data() + at);
         q.face = splat(int32_t{reflected & 7});
-        Color r = shade(scene_, f_, reflected >> 3, q);
+        Color r = shade<false>(scene_, f_, reflected >> 3, q);
         c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
       }
     }

@@ -50,6 +50,7 @@ struct Geom {
   float rgba[4];
   float emission, specular, shininess, reflectance;
   float repeat[2];
+  float dim_below;  // cosine below which the highlight is too weak to show
 };
 
 struct Light {

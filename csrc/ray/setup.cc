@@ -343,11 +343,14 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   step_y = 2 * scene.half_height / h;
   left = scene.center[0] - half_width + 0.5f * step_x;
   top = scene.center[1] + scene.half_height - 0.5f * step_y;
+  // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
+  sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
+                                            std::max(step_x, step_y) <= 1.0f;
   depth.resize(pixels);
-  id.resize(pixels);
+  id.resize(pixels + 16);
   if (scene.reflective >= 0) {
     mirror_depth.resize(pixels);
-    mirror_id.resize(pixels);
+    mirror_id.resize(pixels + 16);
   }
   view.resize(2 * n);
   order.resize(n);

@@ -73,14 +73,24 @@ VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
   }
 }
 
-// Explicit coordinates of MuJoCo's built-in shapes, for 2d textures.
-VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
-                                             v3 py, vi face) {
+// Applies texrepeat and wraps. A uniform texture repeats per metre instead of per shape.
+VLMRM_INLINE Coordinates repeat(const Geom& geom, const float* s, Coordinates c) {
+  const bool metric = geom.uniform != 0;
+  vf ru = splat(geom.repeat[0] * (metric && s[0] > 0 ? s[0] : 1.0f));
+  vf rv = splat(geom.repeat[1] * (metric && s[1] > 0 ? s[1] : 1.0f));
+  c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
+  c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
+  wrap(&c);
+  return c;
+}
+
+// Flat faces of MuJoCo's built-in shapes, for 2d textures.
+VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
+                                           v3 py, vi face) {
   Coordinates c;
   c.face = vi{};
-  const vf half = splat(0.5f);
   const float* s = g.size;
-  if (g.type == kPlane || g.type == kBox) {
+  {
     vf a = p.x, b = p.y, ax = px.x, bx = px.y, ay = py.x, by = py.y;
     vf sa = splat(s[0] > 0 ? 0.5f / s[0] : 0.5f), sb = splat(s[1] > 0 ? 0.5f / s[1] : 0.5f);
     if (g.type == kBox) {
@@ -96,7 +106,19 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
     vf v0 = splat(g.reach > 0 ? 0.5f / std::max(geom.repeat[1], 1e-6f) : 0.5f);
     c.u = a * sa + u0, c.v = v0 - b * sb;
     c.du_dx = ax * sa, c.du_dy = ay * sa, c.dv_dx = -bx * sb, c.dv_dy = -by * sb;
-  } else {
+  }
+  return repeat(geom, s, c);
+}
+
+// Explicit coordinates of MuJoCo's built-in shapes, for 2d textures.
+VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
+                                             v3 py, vi face) {
+  if (g.type == kPlane || g.type == kBox) return plane_coordinates(geom, g, p, px, py, face);
+  Coordinates c;
+  c.face = vi{};
+  const vf half = splat(0.5f);
+  const float* s = g.size;
+  {
     // Angle around the local z axis, and height or latitude along it.
     vf ix = splat(1 / s[0]), iy = splat(1 / s[1]);
     vf x = p.x * ix, y = p.y * iy;
@@ -135,14 +157,7 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
       c.dv_dy = select(on_cap, scale * py.z, c.dv_dy);
     }
   }
-  // A uniform texture repeats per metre instead of per shape.
-  const bool metric = geom.uniform != 0;
-  vf ru = splat(geom.repeat[0] * (metric && s[0] > 0 ? s[0] : 1.0f));
-  vf rv = splat(geom.repeat[1] * (metric && s[1] > 0 ? s[1] : 1.0f));
-  c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
-  c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
-  wrap(&c);
-  return c;
+  return repeat(geom, s, c);
 }
 
 // Object-linear coordinates for cube textures: unit shape, or metres if texuniform.
@@ -162,6 +177,7 @@ VLMRM_INLINE v3 cube_vector(const Geom& geom, const ViewGeom& g, v3 p, bool deri
   return {unit.x * splat(s[0]), unit.y * splat(s[1]), unit.z * splat(s[2])};
 }
 
+template <bool kOnPlane>
 VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
                                 const ViewGeom& g, const Points& q, v3 n, v3 local) {
   // How the hit point moves when the pixel does: along the tangent plane.
@@ -174,6 +190,7 @@ VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& 
   py.y += ky;
   v3 lx = to_local(g, px), ly = to_local(g, py);
   const Texture& tex = scene.textures[geom.texture];
+  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly, q.face));
   if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face));
   v3 c = cube_vector(geom, g, local, false, local.z);
   return sample(tex, cube_coordinates(c, cube_vector(geom, g, lx, true, local.z),
@@ -199,12 +216,17 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     strength = select(lit, light.cos_cutoff > -1.0f ? strength * cone : strength, vf{});
   }
   vf facing = max(dot(n, to_light), vf{});
-  v3 h = normalize(to_light + to_eye);
   vf shine = vf{};
   if (geom.specular > 0) {
-    vf nh = max(dot(n, h), vf{});
-    shine = geom.shininess > 0 ? power(min(nh, splat(1.0f)), 128 * geom.shininess) : splat(1.0f);
-    shine = select(facing > vf{}, shine * splat(geom.specular), vf{});
+    v3 h = to_light + to_eye;
+    vf nh = dot(n, h) / sqrt(max(dot(h, h), splat(1e-30f)));
+    // Below this a highlight is less than a quarter of a grey level: most points stop here.
+    vi shows = (nh > splat(geom.dim_below)) & (facing > vf{});
+    if (any(shows)) {
+      nh = min(max(nh, vf{}), splat(1.0f));
+      vf peak = geom.shininess > 0 ? power(nh, 128 * geom.shininess) : splat(1.0f);
+      shine = select(shows, peak * splat(geom.specular), vf{});
+    }
   }
   v3 c;
   vf* out[3] = {&c.x, &c.y, &c.z};
@@ -306,16 +328,17 @@ VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Colo
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
 // one pass.
+template <bool kOnPlane>
 VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Points& q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
   const float dim = g.mirrored ? scene.geoms[scene.reflective].reflectance : 1.0f;
   v3 p = {q.x * q.t, q.y * q.t, -q.t};
   v3 local = to_local(g, p) + splat3(g.eye);
-  v3 n = to_camera(g, local_normal(g, local, q.face));
+  v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
-  if (geom.texture >= 0) tex = surface_texture(scene, f, geom, g, q, n, local);
+  if (geom.texture >= 0) tex = surface_texture<kOnPlane>(scene, f, geom, g, q, n, local);
 
   float base = (geom.emission + scene.global_ambient) * dim;
   v3 sum = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
@@ -348,6 +371,11 @@ VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
   v3 d = {x, y, splat(-1.0f)};
   vf wx = dot(d, f.world[0]), wy = dot(d, f.world[1]), wz = dot(d, f.world[2]);
   auto turned = [](vf a, vf b, vf c) { return v3{a, c, -b}; };
+  if (f.sky_magnified) {
+    const Texture& tex = scene.textures[scene.sky];
+    v3 c = sample_largest(tex, cube_face(turned(wx, wy, wz)));
+    return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
+  }
   const float sx = f.step_x, sy = -f.step_y;
   v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
   v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));

@@ -29,9 +29,8 @@ VLMRM_INLINE void add_level(const Texture& tex, int index, const Coordinates& c,
   const uint32_t* t = tex.texels.data();
   vi t00 = gather(t, at), t10 = gather(t + 1, at);
   vi t01 = gather(t + l.stride, at), t11 = gather(t + l.stride + 1, at);
-  vf w11 = fx * fy * weight, w01 = fy * weight - w11, w10 = fx * weight - w11;
-  vf w00 = weight - w01 - fx * weight + w11;
-  w00 = weight - w11 - w01 - w10;
+  vf wy = fy * weight, w11 = fx * wy, w01 = wy - w11, w10 = fx * weight - w11;
+  vf w00 = weight - wy - w10;
   const vi byte = splat(int32_t{255});
   rgb->x += to_float(t00 & byte) * w00 + to_float(t10 & byte) * w10 + to_float(t01 & byte) * w01 +
             to_float(t11 & byte) * w11;
@@ -54,19 +53,31 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
   vi level = truncate(lod);
   vf blend = lod - to_float(level);
 
-  int lo = last, hi = 0;
-  vi two = blend > splat(0.0f);
-  for (int i = 0; i < kLanes; ++i) {
-    int a = level[i], z = a - two[i];
-    lo = a < lo ? a : lo;
-    hi = z > hi ? z : hi;
-  }
+  // Neighbours mostly share a level.
   v3 rgb = {vf{}, vf{}, vf{}};
+  int lo = level[0], hi = lo;
+  if (bits(level == splat(lo)) == 255) {
+    add_level(tex, lo, c, splat(1.0f) - blend, &rgb);
+    if (any(blend > vf{})) add_level(tex, lo + 1, c, blend, &rgb);
+    return rgb * splat(1.0f / 255.0f);
+  }
+  for (int i = 1; i < kLanes; ++i) {
+    lo = level[i] < lo ? level[i] : lo;
+    hi = level[i] > hi ? level[i] : hi;
+  }
+  hi = hi < last ? hi + 1 : last;
   for (int k = lo; k <= hi; ++k) {
     vf weight = select(level == splat(k), splat(1.0f) - blend, vf{}) +
                 select(level == splat(k - 1), blend, vf{});
     if (any(weight > vf{})) add_level(tex, k, c, weight, &rgb);
   }
+  return rgb * splat(1.0f / 255.0f);
+}
+
+// The same for textures that are only ever magnified.
+VLMRM_INLINE v3 sample_largest(const Texture& tex, const Coordinates& c) {
+  v3 rgb = {vf{}, vf{}, vf{}};
+  add_level(tex, 0, c, splat(1.0f), &rgb);
   return rgb * splat(1.0f / 255.0f);
 }
 
@@ -106,6 +117,12 @@ VLMRM_INLINE Coordinates cube_coordinates(v3 p, v3 px, v3 py) {
   c.u = clamp01(c.u);
   c.v = clamp01(c.v);
   return c;
+}
+
+// Without the change per pixel.
+VLMRM_INLINE Coordinates cube_face(v3 p) {
+  const v3 still = {vf{}, vf{}, vf{}};
+  return cube_coordinates(p, still, still);
 }
 
 }  // namespace VLMRM_ISA
