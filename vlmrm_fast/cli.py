@@ -153,3 +153,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "pretrain": _pretrain,
 }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -57,7 +57,7 @@ def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
         CheckpointError: the run cannot be resumed, or there is too little disk.
         TrainingStoppedError: a signal came; the state is saved.
     """
-    _load_triton()
+    load_triton()
     from vlmrm_fast.sb3.building import build_env, build_reward, resolve
 
     config = resolve(config)
@@ -68,10 +68,11 @@ def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
         folder = _run_of(found)
         _check_steps(config, found)
     config = dataclasses.replace(config, run_dir=str(folder))
-    tracker = _wandb(config, folder)
-    reward = build_reward(config)
-    env = build_env(config, reward)
+    env: Any = None
     try:
+        tracker = _wandb(config, folder)
+        reward = build_reward(config)
+        env = build_env(config, reward)
         model = build_model(config, env)
         _check_disk(folder, model, config)
         (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
@@ -79,7 +80,11 @@ def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
         metrics = _learn(config, folder, model, found, tracker)
         return _finish(config, folder, model, reward, metrics)
     finally:
-        env.close()
+        # What failed before it started leaves nothing behind: a folder in use is not empty.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        if env is not None:
+            env.close()
 
 
 def build_model(config: TrainConfig, env: Any) -> Any:
@@ -125,7 +130,7 @@ def evaluate_run(run: str | Path, episodes: int | None = None) -> RunResult:
     Returns:
         The result.
     """
-    _load_triton()
+    load_triton()
     from vlmrm_fast.sb3.building import build_env, build_reward, resolve
     from vlmrm_fast.sb3.callbacks import MetricsCallback
     from vlmrm_fast.sb3.state import restore_networks
@@ -347,8 +352,11 @@ def _wandb(config: TrainConfig, folder: Path) -> Any:
     return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))
 
 
-def _load_triton() -> None:
-    """Import triton before any GL context is made: after Mesa's LLVM it would crash."""
+def load_triton() -> None:
+    """Import triton before any GL context is made.
+
+    Loaded after Mesa, whose LLVM symbols it would bind to, it crashes the process.
+    """
     with contextlib.suppress(ImportError):
         import triton  # noqa: F401
 

@@ -11,7 +11,7 @@ import numpy as np
 from vlmrm_fast.errors import ArgumentError
 
 _BACKGROUND, _TEXT = (24, 26, 32), (235, 235, 235)
-_CURVE, _DONE = (90, 100, 120), (255, 176, 59)
+_CURVE, _DONE = (120, 130, 150), (255, 176, 59)
 
 
 def write_video(path: str | Path, frames: Sequence[np.ndarray], fps: int = 30) -> Path:
@@ -130,11 +130,11 @@ def _codec(av: Any) -> str:
 
 
 def _curve(rewards: Sequence[float], width: int, height: int) -> list[tuple[float, float]]:
-    """Return the reward curve as points in the lower two thirds of the strip."""
+    """Return the reward curve as points in the lower half of the strip."""
     values = np.nan_to_num(np.asarray(rewards, dtype=np.float64))
     low, high = float(values.min()), float(values.max())
     scaled = (values - low) / max(high - low, 1e-9)
-    left, right, top, bottom = 8, width - 8, height * 0.42, height - 6
+    left, right, top, bottom = 8, width - 8, height * 0.48, height - 6
     x = np.linspace(left, right, len(values)) if len(values) > 1 else np.array([left])
     y = bottom - scaled * (bottom - top)
     return list(zip(x.tolist(), y.tolist(), strict=True))
@@ -153,9 +153,11 @@ def _strip(
     height, width = shape[0] // 5, shape[1]
     image = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=max(8, height // 5))
-    text = f"step {index}  VLM reward {reward:+.3f}"
-    draw.text((8, 3), f"{text}  {caption}" if caption else text, fill=_TEXT, font=font)
+    font = ImageFont.load_default(size=max(8, height // 6))
+    line = max(9, height // 5)
+    draw.text((8, 2), f"step {index}  VLM reward {reward:+.3f}", fill=_TEXT, font=font)
+    # A long prompt is cut at the picture's edge.
+    draw.text((8, 2 + line), caption, fill=_CURVE, font=font)
     # The whole curve dim, the part so far bright: the eye sees where the episode goes.
     if len(points) > 1:
         draw.line(points, fill=_CURVE, width=1)
