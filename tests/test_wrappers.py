@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
 
+from vlmrm_fast import VLMReward, clip
 from vlmrm_fast.envs import VLMRewardWrapper
 from vlmrm_fast.envs.capture import render_camera
 from vlmrm_fast.envs.painter import as_camera
@@ -150,6 +153,19 @@ def test_both_environment_checkers_pass(env_id: str, options: dict[str, str]) ->
     env.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_the_checkers_pass_with_a_real_model(tmp_path: Path) -> None:
+    shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, tmp_path)
+    clip.save_model(clip.build_model(tmp_path), tmp_path)
+    reward = VLMReward(str(tmp_path), goal="a pole")
+    env = gymnasium.make("InvertedPendulum-v5", disable_env_checker=True)
+    env = VLMRewardWrapper(env, reward)
+    gymnasium_check_env(env, skip_render_check=True)
+    env.reset(seed=0)
+    _, value, _, _, info = env.step(env.action_space.sample())
+    assert value == info["vlm_reward"] == reward.score(env.last_frames)[0]
+
+
 def test_the_stages_are_timed_and_close_releases_the_environment() -> None:
     env = make()
     env.reset(seed=0)
@@ -165,18 +181,18 @@ import gymnasium, numpy as np
 from vlmrm_fast.envs import VLMRewardWrapper
 
 class Zero:
-    image_size = 240
+    image_size = 160
     def score(self, frames):
         return np.zeros(len(frames), np.float32)
 
 for env_id in sys.argv[1:]:
-    env = gymnasium.make(env_id, render_mode="rgb_array", width=240, height=240)
+    env = gymnasium.make(env_id, render_mode="rgb_array", width=160, height=160)
     env = VLMRewardWrapper(env, Zero())
     env.reset(seed=0)
     env.action_space.seed(0)
     env.render()
     worst = 99.0
-    for _ in range(8):
+    for _ in range(3):
         _, _, terminated, truncated, _ = env.step(env.action_space.sample())
         error = env.last_frames[0].astype(float) - env.render()
         worst = min(worst, 10 * np.log10(255**2 / max((error**2).mean(), 1e-9)))
