@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from vlmrm_fast import checkpoint as checkpoints
+from vlmrm_fast import run_folder
 from vlmrm_fast import train as training
 from vlmrm_fast.config import (
     AlgorithmConfig,
@@ -301,6 +303,34 @@ def test_a_run_folder_in_use_or_out_of_reach_is_refused(model: str, tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="run_dir must be a folder that can be written"):
         training.train(tiny(model, tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize("name", ["PPO", "SAC"])
+def test_a_dry_run_draws_and_scores_one_frame_and_trains_nothing(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from PIL import Image
+    from rich.console import Console
+
+    from vlmrm_fast import train_dry_run
+
+    monkeypatch.setattr(train_dry_run, "_MEASURE_SECONDS", 0.1)
+    table = train_dry_run.dry_run(tiny(model, tmp_path / "run", name), tmp_path / "frame.png")
+    assert Image.open(tmp_path / "frame.png").size == (32, 32)
+    assert not (tmp_path / "run").exists()
+    console = Console(width=120, file=io.StringIO())
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("steps/s", "VLM reward", "MiB", "128 steps in about"):
+        assert word in text
+
+
+def test_overwrite_removes_the_old_run_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("config.yaml", "run.json", "run-64.json", "summary.json", "mine.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "checkpoints" / "000001-step-1").mkdir(parents=True)
+    run_folder.create(str(tmp_path), "x", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_too_little_disk_is_found_before_work_starts(

@@ -91,7 +91,7 @@ def run(
             save(place)
             raise StopRequestedError("killed")
 
-        saver.save = save_and_die  # type: ignore[method-assign]
+        saver.save = save_and_die  # type: ignore[method-assign, assignment]
     try:
         model.learn(
             total - model.num_timesteps,
@@ -212,6 +212,30 @@ def test_a_checkpoint_without_its_replay_buffer_says_so(tmp_path: Path) -> None:
     )
     notes = restore(model, checkpoints.load(older))
     assert notes == ["The replay buffer was dropped from this checkpoint; it fills anew."]
+
+
+def test_a_save_in_haste_leaves_out_what_takes_too_long(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cls = find_algorithm("SAC")
+    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1", max_episode_steps=25)])
+    model = build_algorithm(
+        cls, env, CASES["SAC"], policy="MlpPolicy", seed=3, device="cpu", steps=200
+    )
+    metrics = MetricsCallback(50, lambda row: None)
+    saver = CheckpointCallback(
+        tmp_path, 10**6, keep=2, config="", signals=StopSignals(), metrics=metrics
+    )
+    model.set_logger(make_logger(tmp_path, MetricsFiles(tmp_path), tensorboard=False, wandb=None))
+    model.learn(60, callback=[metrics, saver], log_interval=None)
+    whole = saver.save("between", in_haste=True)
+    saver._bytes_per_second = 1.0
+    hasty = saver.save("between", in_haste=True)
+    assert "left out" in capsys.readouterr().err
+    assert whole is not None
+    assert hasty is not None
+    assert checkpoints.load(whole).replay is not None
+    assert checkpoints.load(hasty).replay is None
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

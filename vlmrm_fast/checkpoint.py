@@ -93,7 +93,7 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
             f"checkpoint must be written under {folder}, got: {error}. Earlier checkpoints are "
             "whole; free some disk space or check the permissions."
         ) from error
-    _prune(folder, final, keep)
+    _prune(folder, final, keep, drop_replay=checkpoint.replay is not None)
     return final
 
 
@@ -280,8 +280,8 @@ def _remove_leftovers(folder: Path) -> None:
             item.unlink(missing_ok=True)
 
 
-def _prune(folder: Path, newest: Path, keep: int) -> None:
-    """Drop the oldest checkpoints, and the replay buffers of all but the newest."""
+def _prune(folder: Path, newest: Path, keep: int, drop_replay: bool) -> None:
+    """Drop the oldest checkpoints, and the replay buffers of all but the newest that has one."""
     found = list_checkpoints(folder)
     for item in found[:-keep]:
         # Renamed first, so that a kill leaves no half-deleted checkpoint under a good name.
@@ -289,7 +289,7 @@ def _prune(folder: Path, newest: Path, keep: int) -> None:
         item.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
     for item in found[-keep:]:
-        if item != newest and (item / "replay").is_dir():
+        if drop_replay and item != newest and (item / "replay").is_dir():
             gone = folder / f".part-replay-{item.name}"
             (item / "replay").rename(gone)
             shutil.rmtree(gone, ignore_errors=True)

@@ -74,7 +74,7 @@ def _train(arguments: list[str]) -> int:
     from vlmrm_fast.report import summary_table
     from vlmrm_fast.train import train
 
-    result = train(command.config, resume=command.resume)
+    result = train(command.config, resume=command.resume, overwrite=command.overwrite)
     _show(summary_table(result.summary))
     return 0
 

@@ -21,6 +21,8 @@ class TrainCommand:
     config: TrainConfig = field(default_factory=lambda: TrainConfig(task="cartpole-upright"))
     resume: str | None = None
     """Run folder, or one of its checkpoints, to continue."""
+    overwrite: bool = False
+    """Replace the run that --run-dir holds already."""
     dry_run: bool = False
     """Build everything, draw and score one frame, estimate time and memory; train nothing."""
 

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -38,6 +39,18 @@ COLUMNS = (
     "share_learn",
     "share_other",
 )
+_RUN_FOLDERS = ("checkpoints", "tensorboard", "wandb")
+_RUN_FILES = (
+    "config.yaml",
+    "run.json",
+    "summary.json",
+    "metrics.csv",
+    "metrics.jsonl",
+    "reward.png",
+    "video.mp4",
+    "first_frame.png",
+    "last_frame.png",
+)
 _PACKAGES = (
     "vlmrm-fast",
     "numpy",
@@ -51,12 +64,13 @@ _PACKAGES = (
 )
 
 
-def create(path: str | None, label: str) -> Path:
+def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
     """Make a run folder and check that it can be written.
 
     Args:
         path: the folder; None: a new one under runs/, named by label and time.
         label: what the run is of.
+        overwrite: whether to remove a run that the folder holds already.
 
     Returns:
         The folder.
@@ -73,10 +87,12 @@ def create(path: str | None, label: str) -> Path:
             folder = base.with_name(f"{base.name}.{serial}")
     else:
         folder = Path(path)
+    if (folder / "config.yaml").exists() and overwrite:
+        _remove_run(folder)
     if (folder / "config.yaml").exists():
         raise ArgumentError(
             f"run_dir must not hold a run yet, got {folder}. Continue that run with "
-            f"--resume {folder}, or name another folder."
+            f"--resume {folder}, replace it with --overwrite, or name another folder."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +105,14 @@ def create(path: str | None, label: str) -> Path:
             "Name another one with --run-dir."
         ) from error
     return folder
+
+
+def _remove_run(folder: Path) -> None:
+    """Remove what a run wrote, and nothing else that lies in its folder."""
+    for name in _RUN_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for item in [folder / name for name in _RUN_FILES] + list(folder.glob("run-*.json")):
+        item.unlink(missing_ok=True)
 
 
 def find_config(run: str | Path) -> TrainConfig:

@@ -40,7 +40,9 @@ class RunResult:
     evaluation: Evaluation
 
 
-def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
+def train(
+    config: TrainConfig, resume: str | Path | None = None, *, overwrite: bool = False
+) -> RunResult:
     """Train an agent, save it, evaluate it and film it.
 
     SIGTERM, SIGINT and SIGUSR1 save a checkpoint and end training.
@@ -48,6 +50,7 @@ def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
     Args:
         config: what to train. On a resume: the run's configuration, perhaps with more steps.
         resume: a run folder, or one of its checkpoints, to continue from.
+        overwrite: whether to replace a run that the run folder holds already.
 
     Returns:
         The result; the run folder holds everything else.
@@ -63,7 +66,7 @@ def train(config: TrainConfig, resume: str | Path | None = None) -> RunResult:
     config = resolve(config)
     found = None if resume is None else checkpoints.load(resume)
     if found is None:
-        folder = run_folder.create(config.run_dir, _label(config))
+        folder = run_folder.create(config.run_dir, _label(config), overwrite=overwrite)
     else:
         folder = _run_of(found)
         _check_steps(config, found)
@@ -192,7 +195,9 @@ def _learn(
                     log_interval=None,
                     reset_num_timesteps=found is None,
                 )
-        saved = saver.save("between") if start < steps else found and found.path
+        saved = found and found.path
+        if start < steps:
+            saved = saver.save("between", in_haste=signals.received is not None)
         logger.close()
         if signals.received is not None:
             where = f"saved as {saved}" if saved else "NOT saved: see the warning above"

@@ -15,7 +15,7 @@ ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 # Set by the run itself.
 _RESERVED = ("policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
 # Beyond this many bytes a default replay buffer is made smaller.
-_DEFAULT_BUFFER_BYTES = 2 * 2**30
+_DEFAULT_BUFFER_BYTES = 4 * 2**30
 
 
 def find_algorithm(name: str) -> type:

@@ -19,6 +19,11 @@ from vlmrm_fast.signals import StopSignals
 
 STAGES = ("simulate", "draw", "encode", "learn", "other")
 
+# Of the five seconds that a signal leaves, two go to finishing the step and to everything else.
+_HASTE_SECONDS = 3.0
+# A slow disk, until the first large save has shown how fast this one is.
+_BYTES_PER_SECOND, _MEASURABLE_BYTES = 200e6, 50e6
+
 
 class StopRequestedError(VLMRMError):
     """Raised between two gradient steps to leave a long update after a signal."""
@@ -216,12 +221,14 @@ class CheckpointCallback(BaseCallback):
         self._resumed = resumed
         self._next = interval
         self._rollout_step = 0
+        self._bytes_per_second = _BYTES_PER_SECOND
 
-    def save(self, place: str) -> Path | None:
+    def save(self, place: str, *, in_haste: bool = False) -> Path | None:
         """Write a checkpoint; a failure is reported, and training goes on.
 
         Args:
             place: see `state.capture`.
+            in_haste: whether to leave out a replay buffer that takes too long to write.
 
         Returns:
             The checkpoint's folder, or None where it could not be written.
@@ -230,11 +237,21 @@ class CheckpointCallback(BaseCallback):
         extra = {"metrics": self._metrics.state()}
         state = capture(self.model, place, extra, self._config)
         self._next = (self.model.num_timesteps // self.interval + 1) * self.interval
+        size = sum(array.nbytes for array in (state.replay or {}).values())
+        if in_haste and size > self._bytes_per_second * _HASTE_SECONDS:
+            sys.stderr.write(
+                "note: the replay buffer is too large to save in time; it is left out\n"
+            )
+            state.replay = None
+        start = time.perf_counter()
         try:
-            return checkpoints.save(self.folder, state, self.keep)
+            saved = checkpoints.save(self.folder, state, self.keep)
         except CheckpointError as error:
             sys.stderr.write(f"warning: {error}\n")
             return None
+        if size > _MEASURABLE_BYTES:
+            self._bytes_per_second = size / (time.perf_counter() - start)
+        return saved
 
     def _on_training_start(self) -> None:
         self._next = (self.model.num_timesteps // self.interval + 1) * self.interval
