@@ -345,6 +345,11 @@ def test_unknown_names_are_answered_with_the_choices() -> None:
         make_vec_env("humanoid-kneling", reward=Brightness())
     with pytest.raises(ArgumentError, match="num_envs must be at least 1, got 0"):
         make(num_envs=0)
+    for seed in (-1, 0.5):
+        with pytest.raises(ArgumentError, match="seed must be None or a whole number"):
+            make(seed=seed)
+    with pytest.raises(ArgumentError, match="options must be None"):
+        make(api="gymnasium").reset(options={"low": 0})
 
 
 def test_the_gymnasium_face_keeps_the_vector_conventions() -> None:

@@ -123,7 +123,7 @@ def test_bad_arguments_are_refused() -> None:
         Simulation(model, 1, -1)
     with pytest.raises(ArgumentError, match="fields must be MjData fields, got 'xposs'"):
         Simulation(model, 1, 1, ("xposs",))
-    with pytest.raises(ArgumentError, match=r"ctrl must have shape \(2, 1\), got \(2,\)"):
+    with pytest.raises(ArgumentError, match=r"actions must have shape \(2, 1\), got \(2,\)"):
         Simulation(model, 2).step(np.zeros(2))
 
 

@@ -8,6 +8,7 @@ rejected, contact forces in body frames are there when asked for, and the whole 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class Simulation:
         Args:
             model: the model; it is copied.
             num_envs: N, at least 1.
-            num_threads: worker threads, 0 for one a CPU.
+            num_threads: worker threads, 0 for one a CPU that this process may use.
             fields: derived `MjData` fields to keep bound, apart from qpos, qvel, ctrl and time.
                 `cfrc_ext` costs about a tenth of a humanoid's step: MuJoCo computes it on request
                 only, which takes one `MjData` a world.
@@ -80,6 +81,7 @@ class Simulation:
             raise ArgumentError(f"num_threads must be at least 0, got {num_threads}.")
         log_mujoco_warnings()
         self._contact_forces = "cfrc_ext" in fields
+        num_threads = num_threads or len(os.sched_getaffinity(0))
         self.batch = Batch(model, num_envs, num_threads, persistent=self._contact_forces)
         self.model = self.batch.model
         self.fields: dict[str, np.ndarray] = {}
@@ -148,7 +150,7 @@ class Simulation:
     def _write_controls(self, ctrl: np.ndarray) -> None:
         ctrl = np.asarray(ctrl, dtype=np.float64)
         if ctrl.shape != self.ctrl.shape:
-            raise ArgumentError(f"ctrl must have shape {self.ctrl.shape}, got {ctrl.shape}.")
+            raise ArgumentError(f"actions must have shape {self.ctrl.shape}, got {ctrl.shape}.")
         finite = np.isfinite(ctrl).all(axis=1)
         if not finite.all():
             index = int(np.flatnonzero(~finite)[0])

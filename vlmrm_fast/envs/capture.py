@@ -175,7 +175,7 @@ class Capture:
         """
         observation, reward, terminated, truncated, info = self._step(action)
         info = dict(info)
-        finite = np.isfinite(reward) and _is_finite(observation)
+        finite = np.isfinite(reward) and is_finite(observation)
         if self._warnings() > self._warned or not finite:
             info["diverged"] = True
             terminated, truncated, reward = False, True, 0.0
@@ -208,11 +208,19 @@ def _copy(observation: Any) -> Any:
     return np.array(observation) if isinstance(observation, np.ndarray) else observation
 
 
-def _is_finite(observation: Any) -> bool:
+def is_finite(observation: Any) -> bool:
+    """Return whether an observation or action, nested or not, holds only finite numbers.
+
+    Args:
+        observation: an array, a number, or dictionaries and tuples of them.
+
+    Returns:
+        False if a float is NaN or infinite.
+    """
     if isinstance(observation, dict):
-        return all(_is_finite(part) for part in observation.values())
+        return all(is_finite(part) for part in observation.values())
     if isinstance(observation, tuple):
-        return all(_is_finite(part) for part in observation)
+        return all(is_finite(part) for part in observation)
     array = np.asarray(observation)
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 

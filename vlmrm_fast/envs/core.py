@@ -195,7 +195,12 @@ class TaskWorlds:
 
         Args:
             seed: at least 0, or None to draw one.
+
+        Raises:
+            ArgumentError: if `seed` is not a whole number or below 0.
         """
+        if seed is not None and not (isinstance(seed, (int, np.integer)) and seed >= 0):
+            raise ArgumentError(f"seed must be None or a whole number from 0, got {seed!r}.")
         entropy = np.random.SeedSequence(seed).entropy
         self._rngs = [
             np.random.Generator(

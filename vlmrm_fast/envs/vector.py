@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from vlmrm_fast.envs.core import StepResult, TaskWorlds
+from vlmrm_fast.errors import ArgumentError
 
 
 class TaskVectorEnv(VectorEnv):
@@ -68,7 +69,12 @@ class TaskVectorEnv(VectorEnv):
 
         Returns:
             Observations (N, d) float32, and an empty dictionary.
+
+        Raises:
+            ArgumentError: if there are options.
         """
+        if options:
+            raise ArgumentError(f"options must be None, got {options}. Worlds reset themselves.")
         super().reset(seed=seed, options=options)
         if seed is not None:
             self.worlds.seed(seed)

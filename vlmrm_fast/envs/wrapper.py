@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vlmrm_fast.envs.capture import KEY
+from vlmrm_fast.envs.capture import KEY, is_finite
 from vlmrm_fast.envs.core import Mix, Scorer, render_shape
 from vlmrm_fast.envs.painter import PictureStack, capture_of, check_render_mode, make_painter
 from vlmrm_fast.errors import ArgumentError
@@ -109,7 +109,7 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
         Raises:
             ArgumentError: if `action` is not finite.
         """
-        if not np.isfinite(action).all():
+        if not is_finite(action):
             raise ArgumentError(f"actions must be finite, got {action} for environment 0.")
         clock = time.perf_counter()
         observation, env_reward, terminated, truncated, info = self._capture.step(action)
