@@ -187,7 +187,7 @@ class _Unscored:
 def _task_chunks(
     task: Task, reward: VLMReward, config: ScoreConfig, truth: list[float]
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Draw states of a task under uniformly random actions.
+    """Draw states of a task under uniformly random actions, evenly spread over its horizon.
 
     Args:
         task: what to simulate.
@@ -196,31 +196,33 @@ def _task_chunks(
         truth: the task's own reward of every state is appended to it.
 
     Yields:
-        Labels "world 0 step 1" and frames (n, S, S, 3) uint8, world by world.
+        Labels "world 0 step 8" and frames (n, S, S, 3) uint8, world by world.
     """
     from vlmrm_fast.envs.core import TaskWorlds
 
     count = min(_WORLDS, config.num_states)
-    steps = -(-config.num_states // count)
+    kept = -(-config.num_states // count)
+    stride = max(1, task.horizon // kept)
     worlds = TaskWorlds(task, count, _Unscored(reward.image_size), seed=config.seed)
     rng = np.random.default_rng(config.seed)
     worlds.reset()
     space: Any = worlds.action_space
     pictures, values = [], []
-    for _ in range(steps):
+    for step in range(1, kept * stride + 1):
         actions = rng.uniform(space.low, space.high, (count, *space.shape))
         result = worlds.step(actions)
-        pictures.append(worlds.last_frames.copy())
-        values.append(result.env_reward)
+        if step % stride == 0:
+            pictures.append(worlds.last_frames.copy())
+            values.append(result.env_reward)
     # World by world, so that the plot shows one episode after the other.
     left = config.num_states
     for world in range(count):
-        length = min(steps, left)
+        length = min(kept, left)
         left -= length
         if not length:
             return
         truth += [float(values[step][world]) for step in range(length)]
-        names = [f"world {world} step {step + 1}" for step in range(length)]
+        names = [f"world {world} step {(index + 1) * stride}" for index in range(length)]
         yield names, np.stack([pictures[step][world] for step in range(length)])
 
 
