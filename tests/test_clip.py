@@ -95,6 +95,21 @@ def test_embeddings_equal_open_clips_own_eager_path(
     assert ours.embed_dim == expected.shape[1]
 
 
+@pytest.mark.parametrize("config", [None, SIGLIP_LIKE, TIMM])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_16_bit_towers_stay_close_to_32_bits(
+    tmp_path: Path, config: dict[str, Any] | None, precision: str
+) -> None:
+    # Slow on a CPU and refused by VLMReward there; the same casts run on a GPU.
+    folder = untrained(tmp_path, config)
+    exact, short = (clip.load_model(str(folder), "cpu", bits) for bits in ("fp32", precision))
+    images = torch.from_numpy(frames(3, exact.image_size, exact.image_size))
+    bound = 2e-3 if precision == "fp16" else 2e-2
+    assert short.embed_images(images).dtype == torch.float32
+    assert (short.embed_images(images) - exact.embed_images(images)).abs().max() <= bound
+    assert (short.embed_text(["a robot"]) - exact.embed_text(["a robot"])).abs().max() <= bound
+
+
 @pytest.mark.parametrize("mode", ["squash", "shortest", "longest"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("shape", [(480, 480), (400, 600), (100, 150), (97, 64), (30, 31)])

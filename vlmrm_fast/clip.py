@@ -202,9 +202,12 @@ class LoadedModel:
         self._module = module
         self._tower: ImageTower = lambda pixels: module.encode_image(pixels, normalize=False)
         self.engine = "eager"
-        if device.type == "cpu" and not hasattr(module, "text_decoder"):  # CoCa wraps its tower
+        # CoCa's image path is more than its tower.
+        if device.type == "cpu" and precision == "fp32" and not hasattr(module, "text_decoder"):
             tower, self.engine = lean_tower(module.visual)
-            self._tower = tower if self.engine != "eager" else self._tower
+            if self.engine != "eager":
+                self._tower = tower
+                del module.visual  # its weights are in the lean tower now
         self.embed_dim = self.embed_text(["a"]).shape[1]
         self._sha256: str | None = None
 

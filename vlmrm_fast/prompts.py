@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vlmrm_fast.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_prompts(name: str, prompts: str | Sequence[str] | None) -> tuple[str, ...]:
