@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ TINY = {"policy_kwargs": {"net_arch": [16]}}
 OFF = {**TINY, "learning_starts": 20, "batch_size": 16, "buffer_size": 200}
 CASES = {
     "SAC": {**OFF, "train_freq": 2, "gradient_steps": 2},
+    "SAC-updates": {**OFF, "train_freq": 30, "gradient_steps": 500},
+    "SAC-wide": {**OFF, "policy_kwargs": {"net_arch": [32]}},
     "SAC-sde": {**OFF, "use_sde": True, "train_freq": 4, "sde_sample_freq": 2},
     "TD3": {**OFF, "action_noise": "ou_0.1", "learning_rate": "linear_1e-3"},
     "PPO": {**TINY, "n_steps": 16, "batch_size": 16, "n_epochs": 2},
@@ -31,6 +34,23 @@ CASES = {
     "A2C": {**TINY, "n_steps": 8},
 }
 DISCRETE = {"DQN": {**OFF, "target_update_interval": 30, "exploration_fraction": 0.9}}
+
+
+def build(case: str, total: int, make: Callable[[], Any] | None = None) -> Any:
+    """Return a tiny algorithm on two short environments."""
+    torch.set_num_threads(1)
+    env_id = "CartPole-v1" if case in DISCRETE else "Pendulum-v1"
+    make = make or (lambda: gymnasium.make(env_id, max_episode_steps=25))
+    cls = find_algorithm(case.split("-")[0])
+    hyperparameters = (CASES | DISCRETE)[case]
+    env = DummyVecEnv([make, make])
+    return build_algorithm(
+        cls, env, hyperparameters, policy="MlpPolicy", seed=3, device="cpu", steps=total
+    )
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
 
 
 def run(
@@ -44,66 +64,48 @@ def run(
     stop_in_step: int | None = None,
 ) -> Any:
     """Train to `until` of `total` steps, as vlmrm_fast.train does, and save."""
-    torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
-    env_id = "CartPole-v1" if case in DISCRETE else "Pendulum-v1"
-    make = make or (lambda: gymnasium.make(env_id, max_episode_steps=25))
-    env = DummyVecEnv([make, make])
-    hyperparameters = (CASES | DISCRETE)[case]
-    model = build_algorithm(
-        find_algorithm(case.split("-")[0]),
-        env,
-        hyperparameters,
-        policy="MlpPolicy",
-        seed=3,
-        device="cpu",
-        steps=total,
-    )
+    model = build(case, total, make)
     found = checkpoints.load(folder) if resume else None
     files = MetricsFiles(folder, None if found is None else found.step)
     logger = make_logger(folder, files, tensorboard=False, wandb=None)
     model.set_logger(logger)
-    metrics = MetricsCallback(20, logger.row)
-    if found is not None:
-        assert restore(model, found) == []
-        metrics.set_state(found.state["extra"]["metrics"])
     signals = StopSignals()
 
     def tick(step: int, reward: float, row: dict[str, float]) -> None:
         if stop_in_step is not None and step >= stop_in_step:
             signals.received = 15
 
-    metrics._on_tick = tick
-    saver = CheckpointCallback(
+    metrics = MetricsCallback(20, logger.row, tick)
+    state = None
+    if found is not None:
+        assert restore(model, found) == []
+        state = found.state
+        metrics.set_state(state["extra"]["metrics"])
+    kind = CheckpointCallback if until == total or stop_in_step else DiesAfterSaving
+    saver = kind(
         folder / "checkpoints",
         until,
         keep=2,
         config="",
         signals=signals,
         metrics=metrics,
-        resumed=None if found is None else found.state,
+        resumed=state,
     )
-    if until < total and stop_in_step is None:
-        # The process dies right after its checkpoint in the middle of the run.
-        save = saver.save
-
-        def save_and_die(place: str) -> Path | None:
-            save(place)
-            raise StopRequestedError("killed")
-
-        saver.save = save_and_die  # type: ignore[method-assign, assignment]
-    try:
-        model.learn(
-            total - model.num_timesteps,
-            callback=[metrics, saver],
-            log_interval=None,
-            reset_num_timesteps=found is None,
-        )
-    except StopRequestedError:
-        if stop_in_step is None:
-            return model
-    CheckpointCallback.save(saver, "between")
+    left = total - model.num_timesteps
+    with contextlib.suppress(KilledError):
+        model.learn(left, [metrics, saver], None, reset_num_timesteps=found is None)
+        saver.save("between")
     return model
+
+
+class DiesAfterSaving(CheckpointCallback):
+    """Ends the process right after the first checkpoint, in the middle of a run."""
+
+    def save(self, place: str, *, in_haste: bool = False) -> Path | None:
+        """Save and die."""
+        super().save(place)
+        raise KilledError
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -121,7 +123,7 @@ def assert_equal(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(buffer.observations, b.replay_buffer.observations)
 
 
-@pytest.mark.parametrize("case", [*CASES, *DISCRETE])
+@pytest.mark.parametrize("case", [*sorted(set(CASES) - {"SAC-updates", "SAC-wide"}), *DISCRETE])
 def test_half_and_half_is_the_whole(tmp_path: Path, case: str) -> None:
     whole = run(tmp_path / "a", case, 320, 320)
     run(tmp_path / "b", case, 160, 320)
@@ -166,17 +168,7 @@ def test_a_stop_in_mid_rollout_saves_a_consistent_state(tmp_path: Path, case: st
 
 def test_a_stop_during_an_update_leaves_it_between_two_gradient_steps(tmp_path: Path) -> None:
     signals = StopSignals()
-    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")])
-    hyperparameters = {**CASES["SAC"], "train_freq": 30, "gradient_steps": 1000}
-    model = build_algorithm(
-        find_algorithm("SAC"),
-        env,
-        hyperparameters,
-        policy="MlpPolicy",
-        seed=0,
-        device="cpu",
-        steps=100,
-    )
+    model = build("SAC-updates", 100)
     model.set_logger(make_logger(tmp_path, MetricsFiles(tmp_path), tensorboard=False, wandb=None))
     metrics = MetricsCallback(50, lambda row: None)
     saver = CheckpointCallback(
@@ -200,16 +192,7 @@ def test_a_checkpoint_without_its_replay_buffer_says_so(tmp_path: Path) -> None:
     run(tmp_path, "SAC", 100, 200)
     run(tmp_path, "SAC", 200, 200, resume=True)
     older = checkpoints.list_checkpoints(tmp_path / "checkpoints")[0]
-    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1", max_episode_steps=25)] * 2)
-    model = build_algorithm(
-        find_algorithm("SAC"),
-        env,
-        CASES["SAC"],
-        policy="MlpPolicy",
-        seed=3,
-        device="cpu",
-        steps=200,
-    )
+    model = build("SAC", 200)
     notes = restore(model, checkpoints.load(older))
     assert notes == ["The replay buffer was dropped from this checkpoint; it fills anew."]
 
@@ -217,11 +200,7 @@ def test_a_checkpoint_without_its_replay_buffer_says_so(tmp_path: Path) -> None:
 def test_a_save_in_haste_leaves_out_what_takes_too_long(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cls = find_algorithm("SAC")
-    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1", max_episode_steps=25)])
-    model = build_algorithm(
-        cls, env, CASES["SAC"], policy="MlpPolicy", seed=3, device="cpu", steps=200
-    )
+    model = build("SAC", 200)
     metrics = MetricsCallback(50, lambda row: None)
     saver = CheckpointCallback(
         tmp_path, 10**6, keep=2, config="", signals=StopSignals(), metrics=metrics
@@ -242,10 +221,6 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     from vlmrm_fast.errors import CheckpointError
 
     run(tmp_path, "SAC", 100, 100)
-    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")] * 2)
-    other = {**CASES["SAC"], "policy_kwargs": {"net_arch": [8]}}
-    model = build_algorithm(
-        find_algorithm("SAC"), env, other, policy="MlpPolicy", seed=3, device="cpu", steps=100
-    )
+    model = build("SAC-wide", 100)
     with pytest.raises(CheckpointError, match="networks must be built as when"):
         restore(model, checkpoints.load(tmp_path))
