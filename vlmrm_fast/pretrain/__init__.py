@@ -23,6 +23,8 @@ class PretrainConfig:
         steps: optimiser steps.
         batch_size: frames a step; each brings one caption.
         random_captions: further captions a step, drawn without a frame.
+        robot_share: share of robots among the frames of a step, in (0, 1).
+        init: folder of a model to start from; None starts from random weights.
         learning_rate: the greatest of a one-cycle schedule.
         weight_decay: of AdamW, on matrices only.
         seed: seeds frames, captions and weights.
@@ -37,6 +39,8 @@ class PretrainConfig:
     steps: int = 4_000
     batch_size: int = 128
     random_captions: int = 64
+    robot_share: float = 0.5
+    init: str | None = None
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
@@ -56,8 +60,17 @@ class PretrainConfig:
         for name in ("random_captions", "eval_frames", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        if not 0 < self.robot_share < 1:
+            raise ArgumentError(f"robot_share must be in (0, 1), got {self.robot_share}.")
         if not self.learning_rate > 0:
             raise ArgumentError(f"learning_rate must be positive, got {self.learning_rate}.")
+        if (
+            self.init is not None
+            and not (Path(self.init) / "open_clip_model.safetensors").is_file()
+        ):
+            raise ArgumentError(
+                f"init must be a folder with open_clip_model.safetensors, got {self.init!r}."
+            )
         if not Path(self.architecture).is_file():
             raise ArgumentError(
                 f"architecture must be a file, got {self.architecture!r}. "

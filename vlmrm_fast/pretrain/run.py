@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from vlmrm_fast import clip
 from vlmrm_fast.pretrain import PretrainConfig, captions
@@ -52,11 +53,14 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
 
     torch.manual_seed(config.seed)
     model, tokenize = clip.build_model(out), clip.build_tokenizer(out)
+    if config.init is not None:
+        model.load_state_dict(load_file(Path(config.init) / clip.WEIGHTS_FILE))
     model.visual.to(memory_format=torch.channels_last)
     settings = FitSettings(
         steps=config.steps,
         batch_size=config.batch_size,
         random_captions=config.random_captions,
+        robot_share=config.robot_share,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         seed=config.seed,
