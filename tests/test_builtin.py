@@ -16,6 +16,7 @@ from vlmrm_fast.pretrain.evaluate import (
     auc,
     cartpole_figures,
     humanoid_figures,
+    table_lines,
 )
 from vlmrm_fast.tasks import get_task
 
@@ -91,13 +92,8 @@ def test_builtin_folder_is_small_and_documented():
     assert files["open_clip_config.json"] + files["open_clip_model.safetensors"] <= 16 * 2**20
 
 
-def test_committed_evaluation_is_that_of_a_default_run():
-    from dataclasses import asdict
-
-    from vlmrm_fast.pretrain import PretrainConfig
-
+def test_readme_shows_the_figures_of_the_committed_evaluation():
     evaluation = json.loads((BUILTIN_FOLDER / "evaluation.json").read_text())
-    defaults = asdict(PretrainConfig())
-    assert evaluation["settings"] == {name: defaults[name] for name in evaluation["settings"]}
-    for scene in ("cartpole", "humanoid"):
-        assert set(evaluation["held_out"][scene]) == set(VIEWS)
+    readme = (BUILTIN_FOLDER / "README.md").read_text()
+    for line in table_lines(evaluation["held_out"]):
+        assert line in readme

@@ -14,7 +14,7 @@ BUILTIN_FOLDER = Path(__file__).parent.parent / "assets" / "builtin"
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of one pretraining run; the defaults made the built-in model.
+    """Settings of one pretraining run; assets/builtin/README.md names those of the built-in model.
 
     Attributes:
         out: folder for open_clip_config.json, open_clip_model.safetensors and evaluation.json.
@@ -36,7 +36,7 @@ class PretrainConfig:
     out: str = "pretrained"
     architecture: str = str(BUILTIN_FOLDER / "open_clip_config.json")
     frames: int = 100_000
-    steps: int = 4_000
+    steps: int = 1_500
     batch_size: int = 128
     random_captions: int = 64
     robot_share: float = 0.5

@@ -133,6 +133,31 @@ def humanoid_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
     return figures
 
 
+def table_lines(figures: dict[str, Any]) -> list[str]:
+    """Return the held-out figures as two Markdown tables.
+
+    Args:
+        figures: what `evaluate` returned.
+
+    Returns:
+        The lines.
+    """
+    edges = [f"{edge:.2f}" for edge in ANGLE_EDGES]
+    heads = ["view", "alpha", "AUC upright", "Spearman", "within 0.35 rad"]
+    lines = _row([*heads, *(f"{low}-{high}" for low, high in pairwise(edges))], rule=True)
+    for view, by_alpha in figures["cartpole"].items():
+        for alpha, row in by_alpha.items():
+            keys = ("auc_upright", "spearman", "spearman_within_0.35")
+            numbers = [f"{row[key]:.3f}" for key in keys]
+            numbers += [f"{mean:.2f}" for mean in row["reward_mean"]]
+            lines += _row([view, alpha, *numbers])
+    lines += ["", *_row(["view", "alpha", *OTHERS], rule=True)]
+    for view, by_alpha in figures["humanoid"].items():
+        for alpha, row in by_alpha.items():
+            lines += _row([view, alpha, *(f"{row['auc'][group]:.3f}" for group in OTHERS)])
+    return lines
+
+
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Return the chance that a positive's score exceeds a negative's, ties counted half.
 
@@ -177,3 +202,9 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def _mean(values: Sequence[float] | np.ndarray) -> float:
     """Return the mean as a plain number, rounded to five digits."""
     return round(float(np.mean(values)), 5) if len(values) else float("nan")
+
+
+def _row(cells: Sequence[str], rule: bool = False) -> list[str]:
+    """Return a line of a Markdown table, with the rule below it if it is the head."""
+    lines = [f"| {' | '.join(cells)} |"]
+    return [*lines, "|" + " --- |" * len(cells)] if rule else lines

@@ -23,7 +23,7 @@ from vlmrm_fast.pretrain.data import (
     load_frames,
     save_frames,
 )
-from vlmrm_fast.pretrain.evaluate import HELD_OUT_SEED, evaluate
+from vlmrm_fast.pretrain.evaluate import HELD_OUT_SEED, evaluate, table_lines
 from vlmrm_fast.pretrain.fit import FitSettings, fit
 
 CONFIG_FILE = "open_clip_config.json"
@@ -72,8 +72,9 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
         "settings": {
             name: value
             for name, value in dataclasses.asdict(config).items()
-            if name not in {"out", "data", "architecture"}
+            if name not in {"out", "data", "architecture", "init"}
         },
+        "from_random_weights": config.init is None,
         "frames": len(frames),
         "seconds_training": round(fitted.seconds, 1),
         "losses": [round(loss, 5) for loss in fitted.losses],
@@ -82,35 +83,10 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
         log("evaluating on held-out states")
         figures = evaluate(str(out), side, config.eval_frames, workers=config.workers)
         result["held_out"] = {"seed": HELD_OUT_SEED, **figures}
-        for line in summary_lines(figures):
+        for line in table_lines(figures):
             log(line)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
-
-
-def summary_lines(figures: dict[str, Any]) -> list[str]:
-    """Return the table of held-out figures, one line a scene, view and alpha.
-
-    Args:
-        figures: what `evaluate` returned.
-
-    Returns:
-        The lines.
-    """
-    lines = ["scene     view    alpha  figures"]
-    for view, by_alpha in figures["cartpole"].items():
-        for alpha, row in by_alpha.items():
-            means = " ".join(f"{mean:.3f}" for mean in row["reward_mean"])
-            lines.append(
-                f"cart-pole {view:7s} {alpha:5s}  AUC upright {row['auc_upright']:.3f}, Spearman "
-                f"{row['spearman']:.3f} (within 0.35 rad {row['spearman_within_0.35']:.3f}), "
-                f"mean reward by |angle| {means}, position {row['position_spread']:.2f}"
-            )
-    for view, by_alpha in figures["humanoid"].items():
-        for alpha, row in by_alpha.items():
-            values = ", ".join(f"{group} {value:.3f}" for group, value in row["auc"].items())
-            lines.append(f"humanoid  {view:7s} {alpha:5s}  AUC kneeling against {values}")
-    return lines
 
 
 def _frames(config: PretrainConfig, side: int, log: Callable[[str], None]) -> Frames:
