@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import pickle
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -196,9 +197,20 @@ def test_bad_arguments_are_refused() -> None:
         VLMRewardVecEnv(KINDS["dummy"]("CartPole-v1"), Brightness())
     with pytest.raises(UnknownNameError, match="mode must be one of add, replace"):
         VLMRewardVecEnv(KINDS["dummy"]("Hopper-v5"), Brightness(), mode="sum")
-    bare = DummyVecEnv([lambda: gymnasium.make("Hopper-v5").unwrapped])
-    with pytest.raises(ArgumentError, match=r"must hold environments in a gymnasium\.Wrapper"):
-        VLMRewardVecEnv(bare, Brightness())
+
+
+def make_bare() -> gymnasium.Env:
+    return gymnasium.make("Hopper-v5").unwrapped
+
+
+def test_bare_environments_work_in_this_process_and_are_refused_in_others() -> None:
+    venv = VLMRewardVecEnv(DummyVecEnv([make_bare]), Brightness())
+    venv.reset()
+    assert venv.step(np.zeros((1, 3), np.float32))[3][0]["vlm_reward"] > 0
+    others = SubprocVecEnv([make_bare])
+    with pytest.raises(ArgumentError, match=r"gymnasium\.Wrapper, got bare ones .*Monitor"):
+        VLMRewardVecEnv(others, Brightness())
+    others.close()
 
 
 def test_a_fixed_camera_of_the_environment_is_used() -> None:
@@ -214,19 +226,23 @@ def test_a_fixed_camera_of_the_environment_is_used() -> None:
 
 
 def test_an_environment_that_is_not_drawn_natively_falls_back_with_one_line(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    from vlmrm_fast.envs import painter
-    from vlmrm_fast.errors import UnsupportedSceneError
-
-    def refuse(model: Any, camera: Any) -> None:
-        raise UnsupportedSceneError("the model has a height field, which is not drawn.")
-
-    monkeypatch.setattr(painter.Scene, "from_model", refuse)
-    venv = VLMRewardVecEnv(KINDS["dummy"]("InvertedPendulum-v5"), Brightness())
+    folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+    text = (folder / "inverted_pendulum.xml").read_text()
+    field = '<hfield name="hills" nrow="2" ncol="2" size="1 1 0.1 0.1"/>'
+    text = text.replace("<worldbody>", f"<asset>{field}</asset><worldbody>")
+    geom = '<geom type="hfield" hfield="hills" pos="0 0 -2"/>'
+    text = text.replace("</worldbody>", f"{geom}</worldbody>")
+    (tmp_path / "hills.xml").write_text(text)
+    options = {"xml_file": str(tmp_path / "hills.xml")}
+    venv = VLMRewardVecEnv(KINDS["dummy"]("InvertedPendulum-v5", **options), Brightness())
+    # Without a render mode nobody can draw it: the error says how.
     with pytest.raises(ArgumentError, match="render_mode must be 'rgb_array', got None"):
         venv.reset()
-    assert [record.message.count("height field") for record in caplog.records] == [1]
+    lines = [record.message for record in caplog.records if "own render()" in record.message]
+    assert len(lines) == 1
+    assert "hfield" in lines[0] or "height field" in lines[0]
 
 
 @pytest.fixture

@@ -199,6 +199,20 @@ for env_id in sys.argv[1:]:
         if terminated or truncated:
             env.reset()
     print(env_id, worst, flush=True)
+
+# A height field is not drawn natively: the environment draws itself.
+from pathlib import Path
+text = (Path(gymnasium.__path__[0]) / "envs/mujoco/assets/inverted_pendulum.xml").read_text()
+field = '<asset><hfield name="hills" nrow="2" ncol="2" size="1 1 0.1 0.1"/></asset><worldbody>'
+text = text.replace("<worldbody>", field)
+text = text.replace("</worldbody>", '<geom type="hfield" hfield="hills" pos="0 0 -2"/></worldbody>')
+Path("hills.xml").write_text(text)
+options = {"xml_file": "./hills.xml", "render_mode": "rgb_array", "width": 64, "height": 64}
+env = VLMRewardWrapper(gymnasium.make("InvertedPendulum-v5", **options), Zero())
+env.reset(seed=0)
+env.step(env.action_space.sample())
+assert env.last_frames.std() > 0
+np.testing.assert_array_equal(env.last_frames[0], env.render())
 """
 
 
@@ -209,7 +223,7 @@ def has_egl() -> bool:
     return done.returncode == 0
 
 
-def test_native_frames_match_the_environments_own_render() -> None:
+def test_native_frames_match_the_environments_own_render(tmp_path: Path) -> None:
     if not has_egl():
         pytest.skip("no EGL here: gymnasium cannot draw the pictures to compare with")
     done = subprocess.run(
@@ -217,7 +231,9 @@ def test_native_frames_match_the_environments_own_render() -> None:
         env=os.environ | {"MUJOCO_GL": "egl"},
         capture_output=True,
         text=True,
+        cwd=tmp_path,
     )
+    assert done.returncode == 0, done.stderr[-2000:]
     psnr = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines()}
     assert set(psnr) == set(MUJOCO_ENVS), done.stderr[-2000:]
     # HalfCheetah's floor reaches beyond MuJoCo's shadow map, which leaves dark streaks on its far

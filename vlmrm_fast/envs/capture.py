@@ -244,9 +244,9 @@ def install(env: Any, names: tuple[str, ...]) -> None:
 class Installer:
     """Something for `VecEnv.env_is_wrapped` to ask about that installs a capture instead.
 
-    That call is the one way in which a vectorised environment hands each environment, in its own
-    process, to code of ours: it asks `isinstance(env, wrapper_class)`, which Python lets the
-    second argument answer.
+    That call is the one way in which a `SubprocVecEnv` hands each environment, in its own process,
+    to code of ours: it asks `isinstance(env, wrapper_class)`, which Python lets the second
+    argument answer. It asks about gymnasium wrappers only.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
-from vlmrm_fast.envs.capture import KEY, Installer
+from vlmrm_fast.envs.capture import KEY, Installer, install
 from vlmrm_fast.envs.core import Mix, Scorer, render_shape
 from vlmrm_fast.envs.painter import POSE_FIELDS, PictureStack, check_render_mode, make_painter
 from vlmrm_fast.errors import ArgumentError
@@ -71,11 +71,16 @@ class VLMRewardVecEnv(VecEnvWrapper):
 
     def _install(self) -> None:
         """Put a capture into every environment and check that it can be drawn."""
-        self.venv.env_is_wrapped(Installer(POSE_FIELDS))  # type: ignore[arg-type]
+        local = getattr(self.venv.unwrapped, "envs", None)
+        if isinstance(local, list):
+            for env in local:
+                install(env, POSE_FIELDS)
+        else:
+            self.venv.env_is_wrapped(Installer(POSE_FIELDS))  # type: ignore[arg-type]
         if not self.venv.has_attr("vlmrm_describe"):
             raise ArgumentError(
-                "venv must hold environments in a gymnasium.Wrapper, got bare ones. Make them "
-                "with gymnasium.make or stable_baselines3's make_vec_env."
+                "venv must hold environments in a gymnasium.Wrapper, got bare ones in other "
+                "processes. Wrap each in stable_baselines3's Monitor, or use its make_vec_env."
             )
         self._native = all(d["native"] for d in self.venv.env_method("vlmrm_describe"))
         if not self._native:
