@@ -115,7 +115,7 @@ def humanoid_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
         frames: the N humanoid frames, with poses of `KNEELING` and `OTHERS`.
 
     Returns:
-        auc and mean reward by group, and spearman with the degree of kneeling. Random states that
+        auc and mean reward by group that occurs, and spearman with the degree of kneeling. Random states that
         kneel by geometry (degree of one half or more) are left out of the random group.
     """
     degree = frames.degrees[:, INDEX["kneeling"]]
@@ -128,6 +128,8 @@ def humanoid_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
     }
     for group, names in OTHERS.items():
         members = np.isin(frames.groups, names) & (degree < 0.5)
+        if not members.any():
+            continue
         figures["auc"][group] = auc(rewards[kneels], rewards[members])
         figures["reward_mean"][group] = _mean(rewards[members])
     return figures
