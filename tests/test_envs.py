@@ -57,6 +57,18 @@ def test_rewards_are_the_models_and_do_not_depend_on_other_worlds(model_folder: 
         assert [info["vlm_reward"] for info in infos] == rewards.tolist()
 
 
+@pytest.mark.parametrize("name", ["cartpole-upright", "humanoid-kneeling"])
+def test_the_default_reward_is_the_tasks_sentence_on_the_built_in_model(name: str) -> None:
+    env = make_vec_env(name, 2, seed=0)
+    reward, task = env.worlds.reward, get_task(name)
+    assert tuple(reward.goal) == (task.goal,)
+    assert reward.alpha == task.alpha
+    assert env.last_frames.shape == (2, reward.image_size, reward.image_size, 3)
+    env.reset()
+    _, rewards, _, _ = step(env, np.zeros((2, env.action_space.shape[0])))
+    np.testing.assert_array_equal(rewards, reward.score(env.last_frames))
+
+
 def make(task: Task | str = CARTPOLE, num_envs: int = 4, **options: Any) -> Any:
     horizon = options.pop("horizon", None)
     task = get_task(task) if isinstance(task, str) else task
