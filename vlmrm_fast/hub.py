@@ -71,6 +71,8 @@ def _first_line(error: Exception) -> str:
     """Return the first line of an error's text, at most 200 characters, without a full stop."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     line = line.split(" Last error:")[0].rstrip(".")
+    if line.startswith("Weights only load failed"):  # torch goes on to recommend unsafe loading
+        return "it is neither safetensors nor a checkpoint of plain tensors"
     return line if len(line) <= 200 else line[:200].rsplit(" ", 1)[0] + " ..."
 
 
