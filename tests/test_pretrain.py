@@ -246,6 +246,10 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0."),
         ({"robot_share": 1.0}, "robot_share must be in (0, 1), got 1.0."),
         ({"init": "none"}, "init must be a folder with open_clip_model.safetensors, got 'none'."),
+        (
+            {"out": "/dev/null/model"},
+            "out must be a folder that can be made, got '/dev/null/model'",
+        ),
         ({"architecture": "no.json"}, "architecture must be a file, got 'no.json'."),
     ],
 )

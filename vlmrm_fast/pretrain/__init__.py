@@ -89,7 +89,7 @@ def pretrain(config: PretrainConfig, log: Callable[[str], None] | None = None) -
         What evaluation.json holds: the settings, the losses and the held-out figures.
 
     Raises:
-        ArgumentError: if a setting is out of range.
+        ArgumentError: if a setting is out of range or the output folder cannot be made.
     """
     from vlmrm_fast.pretrain.run import run
 

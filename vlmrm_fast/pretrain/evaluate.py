@@ -115,8 +115,8 @@ def humanoid_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
         frames: the N humanoid frames, with poses of `KNEELING` and `OTHERS`.
 
     Returns:
-        auc and mean reward by group that occurs, and spearman with the degree of kneeling. Random states that
-        kneel by geometry (degree of one half or more) are left out of the random group.
+        auc and mean reward by group that occurs, and spearman with the degree of kneeling. Random
+        states that kneel by geometry (degree of one half or more) are left out of their group.
     """
     degree = frames.degrees[:, INDEX["kneeling"]]
     kneels = np.isin(frames.groups, KNEELING)

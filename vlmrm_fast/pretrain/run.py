@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from vlmrm_fast import clip
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.pretrain import PretrainConfig, captions
 from vlmrm_fast.pretrain.data import (
     FRAMES_PER_BLOCK,
@@ -38,13 +39,21 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
 
     Returns:
         What evaluation.json holds.
+
+    Raises:
+        ArgumentError: if the output folder cannot be made.
     """
     if log is None:
         from rich.console import Console
 
         log = Console(highlight=False).print
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(
+            f"out must be a folder that can be made, got {config.out!r} ({error.strerror})."
+        ) from error
     if Path(config.architecture).resolve() != (out / CONFIG_FILE).resolve():
         shutil.copyfile(config.architecture, out / CONFIG_FILE)
     architecture = json.loads((out / CONFIG_FILE).read_text())
