@@ -82,7 +82,7 @@ class Poses:
 
     @classmethod
     def from_batch(cls, batch: mujoco.batch.Batch) -> Poses:
-        """Bind the poses of a batch; they stay live as it steps.
+        """Bind the poses of a batch; they are filled by its next call and stay live as it steps.
 
         Args:
             batch: the batch, whose arrays are bound once.
@@ -357,6 +357,8 @@ class Renderer:
         if isinstance(source, mujoco.batch.Batch):
             if self._batch is None or self._batch[0] is not source:
                 self._batch = (source, Poses.from_batch(source))
+                # A batch fills bound arrays in its next call only, so make them current.
+                source.forward(stage=mujoco.mjtStage.mjSTAGE_POS.value)
             return self._batch[1]
         if isinstance(source, Sequence) and all(isinstance(d, mujoco.MjData) for d in source):
             if not source:

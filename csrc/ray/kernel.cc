@@ -143,11 +143,11 @@ class Painter {
       q.t = load(f_.depth.data() + at);
       q.face = splat(int32_t{id & 7});
       c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
-                                          : shade<false>(scene_, f_, id >> 3, q);
+                                          : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
         q.t = load(f_.mirror_depth.data() + at);
         q.face = splat(int32_t{reflected & 7});
-        Color r = shade<false>(scene_, f_, reflected >> 3, q);
+        Color r = shade_any(scene_, f_, reflected >> 3, q);
         c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
       }
     }

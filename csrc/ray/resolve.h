@@ -226,7 +226,7 @@ class Resolve {
       q.face[i] = f_.fragment_id[k] & 7;
     }
     q.active = ~vi{};
-    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade<false>(scene_, f_, view, q);
+    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
     for (int i = 0; i < count; ++i) {
       const int weight = f_.fragment_weight[index[i]];
       uint16_t* a = &f_.accumulator[4 * f_.fragment_slot[index[i]]];

@@ -364,6 +364,12 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
 }
 
+// One copy of the general case, for callers that are not the innermost loop.
+__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
+                                                 const Points& q) {
+  return shade<false>(scene, f, view, q);
+}
+
 // What lies behind everything: the sky box, or black.
 VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
   if (scene.sky < 0) return {vi{}, vi{}, vi{}};

@@ -62,7 +62,7 @@ struct BlendGeom {
       q.face = select(use, h.face, q.face);
       center |= mask;
     }
-    if (any(cover > vf{})) blend(g, row, col, shade<false>(scene, *f, view, q), cover);
+    if (any(cover > vf{})) blend(g, row, col, shade_any(scene, *f, view, q), cover);
   }
 
   VLMRM_INLINE void blend(const ViewGeom& g, int row, int col, const Color& c, vf cover) {
