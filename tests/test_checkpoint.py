@@ -88,8 +88,16 @@ def test_only_some_are_kept_and_only_the_newest_has_a_replay_buffer(tmp_path: Pa
     assert [path.name[-1] for path in checkpoints.list_checkpoints(tmp_path)] == ["3", "4"]
     assert checkpoints.load(tmp_path / "000003-step-3").replay is None
     assert checkpoints.load(tmp_path).replay is not None
-    assert checkpoints.latest(tmp_path) == tmp_path / "000004-step-4"
+    assert checkpoints.pointed(tmp_path) == tmp_path / "000004-step-4"
     assert not list(tmp_path.glob(".part*"))
+
+
+def test_the_best_one_stays(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        checkpoints.save(tmp_path, small(step), keep=1, best=step == 2)
+    assert [path.name[-1] for path in checkpoints.list_checkpoints(tmp_path)] == ["2", "4"]
+    assert checkpoints.pointed(tmp_path, "best") == tmp_path / "000002-step-2"
+    assert checkpoints.load(tmp_path).step == 4
 
 
 def test_a_second_checkpoint_at_one_step_does_not_touch_the_first(tmp_path: Path) -> None:
@@ -134,7 +142,7 @@ def test_names_outside_the_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="got damage"):
         checkpoints.load(path)
     (tmp_path / "latest").write_text("../elsewhere")
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.pointed(tmp_path) is None
 
 
 def test_a_full_disk_is_an_error_and_keeps_what_is_there(

@@ -58,7 +58,7 @@ class Checkpoint:
     path: Path | None = field(default=None, compare=False)
 
 
-def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
+def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3, *, best: bool = False) -> Path:
     """Write a checkpoint atomically, then drop the oldest ones.
 
     Blocks until the files are on the disk. Whatever fails, earlier checkpoints stay whole.
@@ -66,7 +66,8 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
     Args:
         folder: the run's folder of checkpoints; made if missing.
         checkpoint: what to write.
-        keep: how many checkpoints to keep, this one included; at least 1.
+        keep: how many checkpoints to keep, this one included; at least 1. The best one stays.
+        best: whether this is the best one so far; the file `best` then names it.
 
     Returns:
         The checkpoint's folder.
@@ -86,7 +87,8 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3) -> Path:
         _write(part, checkpoint)
         part.rename(final)
         _sync_folder(folder)
-        _write_pointer(folder, final.name)
+        for pointer in ("latest", "best") if best else ("latest",):
+            _write_pointer(folder, pointer, final.name)
     except (OSError, SafetensorError) as error:
         _remove_leftovers(folder)
         raise CheckpointError(
@@ -142,18 +144,19 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda item: _serial(item.name))
 
 
-def latest(folder: str | Path) -> Path | None:
-    """Return the checkpoint that the `latest` pointer names.
+def pointed(folder: str | Path, pointer: str = "latest") -> Path | None:
+    """Return the checkpoint that a pointer names.
 
     Args:
         folder: a run's folder of checkpoints.
+        pointer: "latest" or "best".
 
     Returns:
         Its folder, or None where the pointer is missing or points nowhere.
     """
     folder = Path(folder)
     try:
-        name = (folder / "latest").read_text(encoding="ascii").strip()
+        name = (folder / pointer).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
     # The pattern also keeps a tampered pointer inside the folder.
@@ -263,12 +266,12 @@ def _sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def _write_pointer(folder: Path, name: str) -> None:
-    """Point `latest` at a checkpoint, atomically."""
-    part = folder / ".part-latest"
+def _write_pointer(folder: Path, pointer: str, name: str) -> None:
+    """Point `latest` or `best` at a checkpoint, atomically."""
+    part = folder / f".part-{pointer}"
     part.write_text(name + "\n", encoding="ascii")
     _sync_folder(part)
-    part.replace(folder / "latest")
+    part.replace(folder / pointer)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -283,12 +286,15 @@ def _remove_leftovers(folder: Path) -> None:
 def _prune(folder: Path, newest: Path, keep: int, drop_replay: bool) -> None:
     """Drop the oldest checkpoints, and the replay buffers of all but the newest that has one."""
     found = list_checkpoints(folder)
+    best = pointed(folder, "best")
     for item in found[:-keep]:
+        if item == best:
+            continue
         # Renamed first, so that a kill leaves no half-deleted checkpoint under a good name.
         gone = folder / f".part-gone-{item.name}"
         item.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-    for item in found[-keep:]:
+    for item in list_checkpoints(folder):
         if drop_replay and item != newest and (item / "replay").is_dir():
             gone = folder / f".part-replay-{item.name}"
             (item / "replay").rename(gone)

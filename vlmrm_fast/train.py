@@ -203,6 +203,7 @@ def _learn(
             where = f"saved as {saved}" if saved else "NOT saved: see the warning above"
             text = f"Stopped at step {model.num_timesteps}; {where}. Go on with --resume {folder}"
             raise TrainingStoppedError(text, signals.exit_code)
+        progress.note(f"step {model.num_timesteps}, {metrics.seconds:.0f} s; now evaluating")
     return metrics
 
 

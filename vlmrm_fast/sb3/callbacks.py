@@ -56,6 +56,7 @@ class MetricsCallback(BaseCallback):
         self._on_row = on_row
         self._on_tick = on_tick
         self._row: dict[str, float] = {}
+        self._best: float | None = None
         self.seconds = 0.0
         self.stage_seconds = dict.fromkeys(STAGES, 0.0)
         self.counts = {"episodes": 0, "diverged": 0}
@@ -90,6 +91,18 @@ class MetricsCallback(BaseCallback):
             setattr(self, name, value)
         # The sums of the environment start anew in a new process.
         self._timings = {}
+
+    def is_best(self) -> bool:
+        """Say whether the newest row has the greatest mean VLM reward since this was last asked.
+
+        Returns:
+            True if so.
+        """
+        mean = self._row.get("vlm_reward_mean")
+        if mean is None or (self._best is not None and mean <= self._best):
+            return False
+        self._best = mean
+        return True
 
     def _on_training_start(self) -> None:
         count = self.training_env.num_envs
@@ -234,6 +247,7 @@ class CheckpointCallback(BaseCallback):
             The checkpoint's folder, or None where it could not be written.
         """
         self._metrics._measure()
+        best = self._metrics.is_best()
         extra = {"metrics": self._metrics.state()}
         state = capture(self.model, place, extra, self._config)
         self._next = (self.model.num_timesteps // self.interval + 1) * self.interval
@@ -245,7 +259,7 @@ class CheckpointCallback(BaseCallback):
             state.replay = None
         start = time.perf_counter()
         try:
-            saved = checkpoints.save(self.folder, state, self.keep)
+            saved = checkpoints.save(self.folder, state, self.keep, best=best)
         except CheckpointError as error:
             sys.stderr.write(f"warning: {error}\n")
             return None
