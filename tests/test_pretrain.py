@@ -213,6 +213,7 @@ def test_auc_counts_ties_half_and_spearman_ranks():
     assert spearman(np.array([1.0, 2.0, 9.0]), np.array([1.0, 4.0, 5.0])) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
     from vlmrm_fast import VLMReward
 

@@ -211,10 +211,12 @@ def humanoid_degrees(
     Returns:
         (N, len(CONCEPTS)) float32 in [0, 1].
     """
+    legs = _legs(geometry)
     facing = (geometry.forward * view).sum(1)
     values = {
         "humanoid": np.ones(len(view)),
-        **_legs(geometry),
+        **legs,
+        **_tilted(geometry, legs["crouching"]),
         **_arms(geometry),
         "seen_front": at_least(facing, 0.75, 0.15),
         "seen_back": at_most(facing, -0.75, 0.15),
@@ -229,7 +231,7 @@ def humanoid_degrees(
 
 
 def _legs(g: HumanoidGeometry) -> dict[str, np.ndarray]:
-    """Return the degrees of what torso and legs do."""
+    """Return the degrees of what torso and legs do, lying and falling apart."""
     up, pelvis = g.up[:, 2], g.pelvis[:, 2]
     knees, feet = g.knees[..., 2], g.feet[..., 2]
     thighs, shins = _unit(g.knees - g.hips), _unit(g.feet - g.knees)
@@ -237,48 +239,54 @@ def _legs(g: HumanoidGeometry) -> dict[str, np.ndarray]:
     spread = np.arccos(np.clip((thighs[:, 0] * thighs[:, 1]).sum(-1), -1, 1))
     ahead = ((g.knees - g.hips) * g.forward[:, None]).sum(-1)
     behind = -((g.feet - g.knees) * g.forward[:, None]).sum(-1)
+
+    # Parts that several postures share.
     torso_up = at_least(up, 0.8, 0.15)
+    feet_down = at_most(feet.max(1), 0.25, 0.08)
+    foot_planted = at_least(knees - feet, 0.22, 0.06) * at_most(feet, 0.2, 0.08)
     knee_down = at_most(knees, 0.16, 0.07) * at_least(behind, 0.08, 0.08)
     knee_down = knee_down * at_least(pelvis[:, None] - knees, 0.18, 0.06)
-    foot_planted = at_least(knees - feet, 0.22, 0.06) * at_most(feet, 0.2, 0.08)
-    feet_down = at_most(feet.max(1), 0.25, 0.08)
-    seated = (
-        at_least(up, 0.7, 0.2) * at_most(pelvis, 0.28, 0.06) * at_least(ahead.min(1), 0.1, 0.08)
-    )
-    standing = (
-        at_least(up, 0.95, 0.05)
-        * at_least(pelvis, 0.78, 0.07)
-        * at_least(-thighs[..., 2].min(1), -0.6, 0.3)
-    )
+
+    kneeling = torso_up * knee_down.min(1) * feet_down * at_most(spread, 1.3, 0.25)
+    seated = at_least(up, 0.7, 0.2) * at_most(pelvis, 0.28, 0.06)
+    seated = seated * at_least(ahead.min(1), 0.1, 0.08) * (1 - kneeling)
+    standing = at_least(up, 0.95, 0.05) * at_least(pelvis, 0.78, 0.07)
     standing = standing * at_most(feet.min(1), 0.25, 0.08)
-    flat = at_most(np.abs(up), 0.45, 0.12) * at_most(g.torso[:, 2], 0.35, 0.08)
-    flat = flat * at_most(pelvis, 0.35, 0.08)
     folded = at_least(up, 0.7, 0.2) * at_most(pelvis, 0.4, 0.06) * at_least(bend.min(1), 1.9, 0.25)
-    legs_line = at_least(np.abs((_unit(g.feet.mean(1) - g.pelvis) * g.up).sum(1)), 0.6, 0.2)
     crouching = at_least(up, 0.55, 0.15) * _between(pelvis, 0.36, 0.72, 0.05)
     crouching = crouching * foot_planted.min(1) * at_least(bend.min(1), 0.9, 0.2)
-    bending = at_most(up, 0.45, 0.15) * at_least(pelvis, 0.6, 0.08) * feet_down
-    bending = bending * at_least(knees.min(1), 0.3, 0.06)
-    bending = bending * at_least(-_unit(g.feet.mean(1) - g.pelvis)[:, 2], 0.8, 0.15)
-    all_fours = at_most(np.abs(up), 0.5, 0.12) * at_most(g.forward[:, 2], -0.6, 0.2)
-    all_fours = all_fours * _between(pelvis, 0.3, 0.68, 0.06) * at_most(knees.max(1), 0.2, 0.08)
-    all_fours = all_fours * at_most(g.hands[..., 2].max(1), 0.25, 0.1)
-    falling = _between(up, 0.2, 0.88, 0.06) * at_least(pelvis, 0.45, 0.08) * legs_line
     one_knee = np.maximum(
         knee_down[:, 0] * foot_planted[:, 1], knee_down[:, 1] * foot_planted[:, 0]
     )
-    kneeling = torso_up * knee_down.min(1) * feet_down * at_most(spread, 1.3, 0.25)
-    seated = seated * (1 - kneeling)
     return {
         "standing": standing,
         "one_leg": standing * at_least(np.abs(feet[:, 0] - feet[:, 1]), 0.25, 0.06),
         "kneeling": kneeling,
         "kneeling_one": torso_up * one_knee,
         "crouching": crouching,
-        "bending": bending,
         "sitting": seated,
         "lotus": folded * at_least(spread, 1.5, 0.2) * feet_down,
         "splits": seated * at_most(bend.max(1), 0.7, 0.2) * at_least(spread, 1.4, 0.2),
+    }
+
+
+def _tilted(g: HumanoidGeometry, crouching: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the degrees of postures whose torso is not upright."""
+    up, pelvis = g.up[:, 2], g.pelvis[:, 2]
+    knees, feet = g.knees[..., 2], g.feet[..., 2]
+    legs = _unit(g.feet.mean(1) - g.pelvis)
+    bending = at_most(up, 0.45, 0.15) * at_least(pelvis, 0.6, 0.08)
+    bending = bending * at_most(feet.max(1), 0.25, 0.08)
+    bending = bending * at_least(knees.min(1), 0.3, 0.06) * at_least(-legs[:, 2], 0.8, 0.15)
+    all_fours = at_most(np.abs(up), 0.5, 0.12) * at_most(g.forward[:, 2], -0.6, 0.2)
+    all_fours = all_fours * _between(pelvis, 0.3, 0.68, 0.06) * at_most(knees.max(1), 0.2, 0.08)
+    all_fours = all_fours * at_most(g.hands[..., 2].max(1), 0.25, 0.1)
+    flat = at_most(np.abs(up), 0.45, 0.12) * at_most(g.torso[:, 2], 0.35, 0.08)
+    flat = flat * at_most(pelvis, 0.35, 0.08)
+    falling = _between(up, 0.2, 0.88, 0.06) * at_least(pelvis, 0.45, 0.08)
+    falling = falling * at_least(np.abs((legs * g.up).sum(1)), 0.6, 0.2)
+    return {
+        "bending": bending,
         "all_fours": all_fours,
         "lying": flat,
         "lying_back": flat * at_least(g.forward[:, 2], 0.65, 0.12),

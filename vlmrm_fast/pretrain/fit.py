@@ -12,26 +12,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from vlmrm_fast.pretrain import captions
+from vlmrm_fast.pretrain import PretrainConfig, captions
 from vlmrm_fast.pretrain.data import Frames
 
 # Suits about one true pair in eight.
 INITIAL_BIAS = -2.0
 # Targets stay off 0 and 1: beyond these log-odds there is nothing to learn but confidence.
 LEAST_TRUTH, GREATEST_TRUTH = 1e-3, 0.99
-
-
-@dataclass
-class FitSettings:
-    """How to train; see `PretrainConfig` for the meaning of each value."""
-
-    steps: int
-    batch_size: int
-    random_captions: int
-    robot_share: float
-    learning_rate: float
-    weight_decay: float
-    seed: int
 
 
 @dataclass
@@ -52,7 +39,7 @@ def fit(
     tokenize: Callable[[list[str]], torch.Tensor],
     frames: Frames,
     normalise: Callable[[torch.Tensor], torch.Tensor],
-    settings: FitSettings,
+    config: PretrainConfig,
     log: Callable[[str], None],
 ) -> FitResult:
     """Train an open_clip model in place and leave it in evaluation mode.
@@ -62,7 +49,7 @@ def fit(
         tokenize: texts to (P, context length) int64.
         frames: what to train on; side equal to the model's input.
         normalise: (B, S, S, 3) uint8 to what `encode_image` takes.
-        settings: how to train.
+        config: how to train.
         log: takes lines of progress.
 
     Returns:
@@ -70,13 +57,12 @@ def fit(
     """
     scale = torch.nn.Parameter(model.logit_scale.detach().clone())
     bias = torch.nn.Parameter(torch.tensor(INITIAL_BIAS))
-    optimizer, schedule = _optimizer(model, (scale, bias), settings)
-    batches = _Batches(frames, tokenize, settings)
+    optimizer, schedule = _optimizer(model, (scale, bias), config)
+    batches = _Batches(frames, tokenize, config)
     model.train()
     losses: list[float] = []
-    every = max(settings.steps // 20, 1)
-    start = time.perf_counter()
-    for step in range(1, settings.steps + 1):
+    every, start = max(config.steps // 20, 1), time.perf_counter()
+    for step in range(1, config.steps + 1):
         images, tokens, columns, targets = batches.draw()
         x = functional.normalize(model.encode_image(normalise(images)), dim=-1)
         t = functional.normalize(model.encode_text(tokens), dim=-1)
@@ -90,7 +76,7 @@ def fit(
         if step % every == 0:
             rate = step * len(images) / (time.perf_counter() - start)
             recent = float(np.mean(losses[-every:]))
-            log(f"step {step}/{settings.steps}  loss {recent:.4f}  {rate:.0f} images/s")
+            log(f"step {step}/{config.steps}  loss {recent:.4f}  {rate:.0f} images/s")
     model.eval()
     with torch.no_grad():
         model.logit_scale.copy_(scale)
@@ -107,14 +93,14 @@ class _Batches:
         self,
         frames: Frames,
         tokenize: Callable[[list[str]], torch.Tensor],
-        settings: FitSettings,
+        config: PretrainConfig,
     ) -> None:
-        self.frames, self.settings = frames, settings
-        self.size = min(settings.batch_size, len(frames))
-        self.rng = np.random.default_rng((settings.seed, 1))
+        self.frames, self.config = frames, config
+        self.size = min(config.batch_size, len(frames))
+        self.rng = np.random.default_rng((config.seed, 1))
         robots = np.isnan(frames.angles)
         self.robots, self.poles = np.flatnonzero(robots), np.flatnonzero(~robots)
-        share = settings.robot_share if len(self.poles) and len(self.robots) else robots.mean()
+        share = config.robot_share if len(self.poles) and len(self.robots) else robots.mean()
         self.num_robots = round(float(self.size * share))
         self.encode = lru_cache(maxsize=None)(lambda text: tokenize([text])[0])
 
@@ -130,7 +116,7 @@ class _Batches:
         chosen = np.sort(np.concatenate([robots, poles]))
         degrees = self.frames.degrees[chosen]
         drawn = [captions.describe(row, self.rng) for row in degrees]
-        drawn += [captions.random_caption(self.rng) for _ in range(self.settings.random_captions)]
+        drawn += [captions.random_caption(self.rng) for _ in range(self.config.random_captions)]
         # Prompts that came up twice go through the text tower once.
         unique, columns = np.unique([caption.text for caption in drawn], return_inverse=True)
         return (
@@ -167,7 +153,7 @@ def pair_loss(
 
 
 def _optimizer(
-    model: torch.nn.Module, extra: tuple[torch.nn.Parameter, ...], settings: FitSettings
+    model: torch.nn.Module, extra: tuple[torch.nn.Parameter, ...], config: PretrainConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Return AdamW (no decay on vectors, embeddings and scalars) and its one-cycle schedule."""
     decayed: list[torch.nn.Parameter] = []
@@ -178,11 +164,11 @@ def _optimizer(
         kept = parameter.ndim < 2 or "embedding" in name
         (plain if kept else decayed).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.15
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
     )
     return optimizer, schedule

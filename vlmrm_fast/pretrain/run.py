@@ -25,9 +25,7 @@ from vlmrm_fast.pretrain.data import (
     save_frames,
 )
 from vlmrm_fast.pretrain.evaluate import HELD_OUT_SEED, evaluate, table_lines
-from vlmrm_fast.pretrain.fit import FitSettings, fit
-
-CONFIG_FILE = "open_clip_config.json"
+from vlmrm_fast.pretrain.fit import fit
 
 
 def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -39,50 +37,30 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
 
     Returns:
         What evaluation.json holds.
-
-    Raises:
-        ArgumentError: if the output folder cannot be made.
     """
     if log is None:
         from rich.console import Console
 
         log = Console(highlight=False).print
-    out = Path(config.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArgumentError(
-            f"out must be a folder that can be made, got {config.out!r} ({error.strerror})."
-        ) from error
-    if Path(config.architecture).resolve() != (out / CONFIG_FILE).resolve():
-        shutil.copyfile(config.architecture, out / CONFIG_FILE)
-    architecture = json.loads((out / CONFIG_FILE).read_text())
+    out, architecture = _prepare_folder(config)
     side = int(architecture["model_cfg"]["vision_cfg"]["image_size"])
     frames = _frames(config, side, log)
 
     torch.manual_seed(config.seed)
-    model, tokenize = clip.build_model(out), clip.build_tokenizer(out)
+    model: Any = clip.build_model(out)
+    tokenize = clip.build_tokenizer(out)
     if config.init is not None:
         model.load_state_dict(load_file(Path(config.init) / clip.WEIGHTS_FILE))
     model.visual.to(memory_format=torch.channels_last)
-    settings = FitSettings(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        random_captions=config.random_captions,
-        robot_share=config.robot_share,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-    )
-    fitted = fit(model, tokenize, frames, _normalise(architecture), settings, log)
+    fitted = fit(model, tokenize, frames, _normalise(architecture), config, log)
     _silence_unused_tokens(model, tokenize)
     clip.save_model(model, out)
+
+    # Paths are of one machine and say nothing about the weights.
+    paths = {"out", "data", "architecture", "init"}
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in paths}
     result: dict[str, Any] = {
-        "settings": {
-            name: value
-            for name, value in dataclasses.asdict(config).items()
-            if name not in {"out", "data", "architecture", "init"}
-        },
+        "settings": settings,
         "from_random_weights": config.init is None,
         "frames": len(frames),
         "seconds_training": round(fitted.seconds, 1),
@@ -96,6 +74,20 @@ def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dic
             log(line)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _prepare_folder(config: PretrainConfig) -> tuple[Path, dict[str, Any]]:
+    """Make the output folder with the architecture in it; return both."""
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentError(
+            f"out must be a folder that can be made, got {config.out!r} ({error.strerror})."
+        ) from error
+    if Path(config.architecture).resolve() != (out / clip.CONFIG_FILE).resolve():
+        shutil.copyfile(config.architecture, out / clip.CONFIG_FILE)
+    return out, json.loads((out / clip.CONFIG_FILE).read_text())
 
 
 def _frames(config: PretrainConfig, side: int, log: Callable[[str], None]) -> Frames:
