@@ -54,6 +54,8 @@ class Progress:
         self.total = total
         self._start = start
         self._bar: Any = None
+        self._live: Any = None
+        self._text = ""
         self._task: Any = None
         self._began = self._last = time.monotonic()
 
@@ -64,20 +66,22 @@ class Progress:
             This object.
         """
         if self.mode == "bar":
-            from rich import progress
-            from rich.console import Console
+            from rich.console import Console, Group
+            from rich.live import Live
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+            from rich.text import Text
 
-            self._bar = progress.Progress(
-                progress.TextColumn("[bold]train"),
-                progress.BarColumn(bar_width=24),
-                progress.MofNCompleteColumn(),
-                progress.TimeRemainingColumn(),
-                progress.TextColumn("{task.description}"),
+            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn())
+            self._bar = Bar(*columns, TimeRemainingColumn())
+            self._task = self._bar.add_task("train", total=self.total, completed=self._start)
+            # The numbers have a line of their own: beside the bar they leave it no room.
+            self._live = Live(
+                get_renderable=lambda: Group(self._bar, Text(self._text)),
                 console=Console(stderr=True),
                 refresh_per_second=4,
             )
-            self._task = self._bar.add_task("", total=self.total, completed=self._start)
-            self._bar.start()
+            self._live.start()
         return self
 
     def __exit__(
@@ -87,8 +91,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Take the bar away; a run that ended well shows its last state first."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def tick(self, step: int, vlm_reward: float, row: Mapping[str, float]) -> None:
         """Show the state after a step; cheap, so call it after each.
@@ -106,7 +110,8 @@ class Progress:
         self._last = now
         text = describe(row) or f"VLM {vlm_reward:.3f}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=text)
+            self._bar.update(self._task, completed=step)
+            self._text = text
             return
         rate = (step - self._start) / max(now - self._began, 1e-9)
         left = (self.total - step) / max(rate, 1e-9)
@@ -121,8 +126,8 @@ class Progress:
         """
         if self.mode == "off":
             return
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+        if self._live is not None:
+            self._live.console.print(text, markup=False, highlight=False)
             return
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
