@@ -163,3 +163,14 @@ def test_an_interrupt_ends_with_130(
 
     monkeypatch.setitem(cli._COMMANDS, "tasks", interrupted)
     assert main(["tasks"]) == 130
+
+
+def test_a_closed_output_ends_quietly() -> None:
+    command = [sys.executable, "-m", "vlmrm_fast.cli", "train", "--help"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 141

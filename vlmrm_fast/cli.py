@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 130 or 143 after a signal.
+        The exit code: 0 for success, 2 for bad input, 130 or 143 after a signal, 141
+        where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -59,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `| head` does; the flush at exit must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _train(arguments: list[str]) -> int:
