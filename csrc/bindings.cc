@@ -1,6 +1,7 @@
 // Python face of the renderer: checks arguments, then drops the GIL for the whole batch.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdlib>
@@ -155,12 +156,22 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads)
-      : scene_(std::move(scene)), height_(height), width_(width), pool_(num_threads) {
+      : scene_(std::move(scene)),
+        height_(height),
+        width_(width),
+        pool_(std::make_unique<ThreadPool>(num_threads)) {
     require(height > 0 && width > 0 && num_threads > 0, "sizes must be positive");
     for (int i = 0; i < num_threads; ++i) {
       frames_.push_back(std::make_unique<Frame>(*scene_, height, width));
     }
   }
+
+  // In a forked child the workers are gone: waiting for them would never end, so they are left.
+  ~Renderer() {
+    if (getpid() != process_) pool_.release();
+  }
+  Renderer(const Renderer&) = delete;
+  Renderer& operator=(const Renderer&) = delete;
 
   void render(py::array_t<uint8_t> out, const py::array_t<double>& geom_xpos,
               const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
@@ -185,7 +196,7 @@ class Renderer {
     const size_t bytes = static_cast<size_t>(3) * height_ * width_;
     const DrawFunction draw = draw_;
     py::gil_scoped_release release;
-    pool_.run(static_cast<int>(n), [&](int worker, int i) {
+    pool_->run(static_cast<int>(n), [&](int worker, int i) {
       const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
                        base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
                        base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
@@ -198,7 +209,8 @@ class Renderer {
  private:
   std::shared_ptr<Scene> scene_;
   int height_, width_;
-  ThreadPool pool_;
+  std::unique_ptr<ThreadPool> pool_;
+  pid_t process_ = getpid();
   std::vector<std::unique_ptr<Frame>> frames_;
   DrawFunction draw_ = draw_function();
 };

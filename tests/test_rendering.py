@@ -184,7 +184,7 @@ def test_an_unknown_camera_is_refused_with_the_nearest(model: mujoco.MjModel) ->
 
 
 def test_a_camera_id_out_of_range_is_refused(model: mujoco.MjModel) -> None:
-    with pytest.raises(ArgumentError, match=r"`camera` must be between -1 and 0, got 3"):
+    with pytest.raises(ArgumentError, match=r"`camera` must be between -1 and 1, got 3"):
         Scene.from_model(model, 3)
 
 
@@ -297,7 +297,7 @@ if child == 0:
     os._exit(0 if np.array_equal(renderer.render([data, data]), before) else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
 def test_model_changes_after_from_model_are_not_seen(model: mujoco.MjModel) -> None:

@@ -187,7 +187,8 @@ def _resolve_camera(model: mujoco.MjModel, camera: Any) -> _View:
 def _camera_id(model: mujoco.MjModel, name: str) -> int:
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
     if index < 0:
-        raise unknown_name("camera", name, [model.camera(i).name for i in range(model.ncam)])
+        names = [model.camera(i).name for i in range(model.ncam)]
+        raise unknown_name("camera", name, [n for n in names if n])
     return index
 
 
@@ -195,7 +196,8 @@ def _body_id(model: mujoco.MjModel, body: str | int) -> int:
     if isinstance(body, str):
         index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, body)
         if index < 0:
-            raise unknown_name("track_body", body, [model.body(i).name for i in range(model.nbody)])
+            names = [model.body(i).name for i in range(model.nbody)]
+            raise unknown_name("track_body", body, [n for n in names if n])
         return index
     if not 0 <= body < model.nbody:
         raise ArgumentError(f"`track_body` must be between 0 and {model.nbody - 1}, got {body}.")
