@@ -15,6 +15,7 @@ from vlmrm_fast import _core, _scene
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 BACKENDS = ("auto", "ray")
+_DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def _resolve_camera(model: mujoco.MjModel, camera: Any) -> _View:
 def _camera_id(model: mujoco.MjModel, name: str) -> int:
     index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
     if index < 0:
-        names = [model.camera(i).name for i in range(model.ncam)]
-        raise unknown_name("camera", name, [n for n in names if n])
+        names = (model.camera(i).name for i in range(model.ncam))
+        raise unknown_name("camera", name, filter(None, names))
     return index
 
 
@@ -196,8 +197,8 @@ def _body_id(model: mujoco.MjModel, body: str | int) -> int:
     if isinstance(body, str):
         index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, body)
         if index < 0:
-            names = [model.body(i).name for i in range(model.nbody)]
-            raise unknown_name("track_body", body, [n for n in names if n])
+            names = (model.body(i).name for i in range(model.nbody))
+            raise unknown_name("track_body", body, filter(None, names))
         return index
     if not 0 <= body < model.nbody:
         raise ArgumentError(f"`track_body` must be between 0 and {model.nbody - 1}, got {body}.")
@@ -315,19 +316,9 @@ class Renderer:
         try:
             self._native.render(
                 out,
-                *(
-                    np.ascontiguousarray(a, np.float64)
-                    for a in (
-                        poses.geom_xpos,
-                        poses.geom_xmat,
-                        poses.site_xpos,
-                        poses.site_xmat,
-                        poses.light_xpos,
-                        poses.light_xdir,
-                        cam_pos,
-                        cam_mat,
-                    )
-                ),
+                *(np.ascontiguousarray(getattr(poses, name), np.float64) for name in _DRAWN),
+                np.ascontiguousarray(cam_pos, np.float64),
+                np.ascontiguousarray(cam_mat, np.float64),
             )
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
