@@ -232,6 +232,27 @@ def test_every_element_that_is_not_drawn_is_named() -> None:
         Scene.from_model(mujoco.MjModel.from_xml_string(xml))
 
 
+def test_an_orthographic_camera_is_named() -> None:
+    xml = BOX.format('<camera name="plan" projection="orthographic"/>')
+    model = mujoco.MjModel.from_xml_string(xml)
+    with pytest.raises(UnsupportedSceneError, match="orthographic camera 'plan'"):
+        Scene.from_model(model, "plan")
+    Scene.from_model(model)
+    model.vis.global_.orthographic = 1
+    with pytest.raises(UnsupportedSceneError, match="orthographic free camera"):
+        Scene.from_model(model)
+
+
+def test_a_textured_plane_infinite_in_one_direction_is_named() -> None:
+    xml = BOX.format('<geom name="road" type="plane" size="0 2 1" material="tiles"/>').replace(
+        "<worldbody>",
+        '<asset><texture name="t" type="2d" builtin="checker" width="8" height="8"/>'
+        '<material name="tiles" texture="t"/></asset><worldbody>',
+    )
+    with pytest.raises(UnsupportedSceneError, match="textured plane 'road'"):
+        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+
+
 def test_a_hidden_element_does_not_matter() -> None:
     mesh = '<asset><mesh name="tet" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>'
     xml = BOX.format('<geom name="rock" type="mesh" mesh="tet" group="3"/>').replace(

@@ -50,12 +50,13 @@ class _Tables:
     texture_ids: dict[int, int] = field(default_factory=dict)
 
 
-def build(model: mujoco.MjModel, frustum: Frustum) -> _core.Scene:
+def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Scene:
     """Return the native scene of `model`: what `mjv_updateScene` lists with default options.
 
     Args:
         model: the compiled model.
         frustum: the camera's image plane.
+        fixed: id of the model's camera that draws, -1 for a free one.
 
     Returns:
         The immutable native scene.
@@ -64,7 +65,7 @@ def build(model: mujoco.MjModel, frustum: Frustum) -> _core.Scene:
         UnsupportedSceneError: the model shows elements that are not drawn; each is named.
     """
     scene = _abstract_scene(model)
-    _check_supported(model, scene)
+    _check_supported(model, scene, fixed)
     tables = _Tables()
     for geom in scene.geoms[: scene.ngeom]:
         _add_geom(model, geom, tables)
@@ -119,12 +120,18 @@ def _abstract_scene(model: mujoco.MjModel) -> mujoco.MjvScene:
         maxgeom *= 4
 
 
-def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene) -> None:
+def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene, fixed: int) -> None:
     bad = []
+    if fixed < 0 and model.vis.global_.orthographic:
+        bad.append("orthographic free camera")
+    if fixed >= 0 and model.cam_projection[fixed] == mujoco.mjtProjection.mjPROJ_ORTHOGRAPHIC:
+        bad.append(f"orthographic camera {model.camera(fixed).name or fixed!r}")
     for geom in scene.geoms[: scene.ngeom]:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
         if geom.type not in _TYPES or geom.objtype not in {_SITE, _GEOM}:
             bad.append(f"{kind} {_name(model, geom)}")
+        elif geom.type == _PLANE and geom.texid >= 0 and (geom.size[0] > 0) != (geom.size[1] > 0):
+            bad.append(f"textured plane {_name(model, geom)}, infinite in one direction only")
     for light in scene.lights[: scene.nlight]:
         if light.type not in {0, 1}:
             name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_LIGHT, light.id)
@@ -152,7 +159,8 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
         geom.objid,
         texture,
         geom.texuniform,
-        int(geom.castshadow and not decor),
+        # Geoms without the field, before MuJoCo 4, all cast.
+        int(getattr(geom, "castshadow", True) and not decor),
     ])
     tables.geom_floats.append([
         *_drawn_size(model, geom),

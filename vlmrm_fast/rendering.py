@@ -121,7 +121,7 @@ class Scene:
         self.model = model
         self.camera = camera
         self._view = _resolve_camera(model, camera)
-        self._native = _scene.build(model, _frustum(model, self._view))
+        self._native = _scene.build(model, _frustum(model, self._view), self._view.fixed)
 
     @classmethod
     def from_model(
