@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in {"-V", "--version"}:
         sys.stdout.write(f"vlmrm-fast {__version__}\n")
         return 0
+    # Threads that spin while they wait lose a factor of four and more where others want the cores
+    # too; read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if arguments[0] not in _COMMANDS:
             raise ArgumentError(str(unknown_name("command", arguments[0], _COMMANDS)))
