@@ -105,7 +105,7 @@ def builtin_table(held_out: dict[str, Any]) -> str:
         kneeling = held_out["humanoid"][view]["0.0"]["auc"]
         cells = " | ".join(f"{kneeling[name]:.3f}" for name in others)
         table.append(f"| {label} | {upright:.3f} | {cells} |")
-    legend = "Area under the ROC curve (0.5 is chance): upright poles against others, kneeling against each."
+    legend = "Area under the ROC curve (0.5 is chance) of upright poles and of kneeling robots."
     return "\n".join([*table, "", legend])
 
 
