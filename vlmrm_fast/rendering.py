@@ -313,13 +313,9 @@ class Renderer:
             self._start()
         if self._native is None:
             raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
+        arrays = [*(getattr(poses, name) for name in _DRAWN), cam_pos, cam_mat]
         try:
-            self._native.render(
-                out,
-                *(np.ascontiguousarray(getattr(poses, name), np.float64) for name in _DRAWN),
-                np.ascontiguousarray(cam_pos, np.float64),
-                np.ascontiguousarray(cam_mat, np.float64),
-            )
+            self._native.render(out, *(np.ascontiguousarray(a, np.float64) for a in arrays))
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
         return out
