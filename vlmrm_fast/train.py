@@ -18,6 +18,7 @@ from vlmrm_fast.config import TrainConfig, from_yaml, to_yaml
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.evaluate import EVALUATION_SEED, MAX_ENVS, Evaluation, evaluate
 from vlmrm_fast.film import Film, film_gym, film_task
+from vlmrm_fast.gl_order import load_triton
 from vlmrm_fast.progress import Progress
 from vlmrm_fast.signals import StopSignals, TrainingStoppedError
 
@@ -356,15 +357,6 @@ def _wandb(config: TrainConfig, folder: Path) -> Any:
     from vlmrm_fast.config import to_dict
 
     return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))
-
-
-def load_triton() -> None:
-    """Import triton before any GL context is made.
-
-    Loaded after Mesa, whose LLVM symbols it would bind to, it crashes the process.
-    """
-    with contextlib.suppress(ImportError):
-        import triton  # noqa: F401
 
 
 def _label(config: TrainConfig) -> str:

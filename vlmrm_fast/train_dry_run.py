@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.config import TrainConfig
-from vlmrm_fast.train import build_model, load_triton
+from vlmrm_fast.gl_order import load_triton
+from vlmrm_fast.train import build_model
 from vlmrm_fast.video import save_png
 
 # Long enough to average over a few dozen steps of a fast environment.

@@ -12,6 +12,7 @@ from vlmrm_fast.envs.capture import KEY, is_finite
 from vlmrm_fast.envs.core import Mix, Scorer, render_shape
 from vlmrm_fast.envs.painter import PictureStack, capture_of, check_render_mode, make_painter
 from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.gl_order import load_triton
 
 
 class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs):
@@ -59,6 +60,7 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
             render_size=render_size,
         )
         super().__init__(env)
+        load_triton()
         self.reward, self._mix = reward, Mix(mode, weight)
         self._capture = capture_of(env)
         self._painter: Any = None

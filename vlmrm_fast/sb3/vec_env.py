@@ -12,6 +12,7 @@ from vlmrm_fast.envs.capture import KEY, Installer, install
 from vlmrm_fast.envs.core import Mix, Scorer, render_shape
 from vlmrm_fast.envs.painter import POSE_FIELDS, PictureStack, check_render_mode, make_painter
 from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.gl_order import load_triton
 from vlmrm_fast.sb3.task_env import TaskVecEnv
 
 __all__ = ["TaskVecEnv", "VLMRewardVecEnv"]
@@ -57,6 +58,7 @@ class VLMRewardVecEnv(VecEnvWrapper):
             num_threads: threads that draw, 0 for one a CPU.
         """
         super().__init__(venv)
+        load_triton()
         self.reward, self._mix = reward, Mix(mode, weight)
         self._camera, self._num_threads = camera, num_threads
         self._shape = render_shape(render_size, reward.image_size)
