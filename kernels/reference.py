@@ -128,7 +128,9 @@ def preprocess(
 ) -> torch.Tensor:
     """Resize and normalise frames: out = (resize(frames) / 255 - mean) / std.
 
-    Frames that already have the model's size are not resampled.
+    Frames that already have the model's size are not resampled. The antialiased resize is within
+    one of 255 levels of PIL's where height <= width; PIL resamples some taller frames columns
+    first, and edges of such frames differ by more.
 
     Args:
         frames: (B, H, W, 3) uint8, any strides.

@@ -284,3 +284,16 @@ def test_a_hub_that_refuses_connections_is_found_out_at_once() -> None:
 def test_a_missing_tokenizer_package_is_named() -> None:
     with pytest.raises(ModelError, match="pip install transformers"):
         clip.load_tokenizer(clip.resolve_model("ViT-B-16-SigLIP/webli"))
+
+
+def test_a_model_that_does_not_fit_into_memory_is_no_network_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = untrained(tmp_path)
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr("open_clip.create_model", full)
+    with pytest.raises(ModelError, match=r"must fit into memory.*Use a smaller model"):
+        clip.load_model(str(folder))

@@ -249,7 +249,7 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
         ({"init": "none"}, "init must be a folder with open_clip_model.safetensors, got 'none'."),
         (
             {"out": "/dev/null/model"},
-            "out must be a folder that can be made, got '/dev/null/model'",
+            "out must be a folder that can be made and written to, got '/dev/null/model'",
         ),
         ({"architecture": "no.json"}, "architecture must be a file, got 'no.json'."),
     ],
@@ -257,3 +257,11 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
 def test_bad_settings_are_named(change, text):
     with pytest.raises(ArgumentError, match=re.escape(text)):
         pretrain(PretrainConfig(**change))
+
+
+def test_a_broken_architecture_is_refused_before_any_drawing(tmp_path):
+    broken = tmp_path / "open_clip_config.json"
+    broken.write_text('{"model_cfg": {}}')
+    config = PretrainConfig(out=str(tmp_path / "out"), architecture=str(broken))
+    with pytest.raises(ArgumentError, match="architecture must be an open_clip_config.json"):
+        pretrain(config)

@@ -174,6 +174,7 @@ def test_rank_correlation_shares_ranks_among_equals() -> None:
         ({"source": "/no/such/file"}, "existing file or folder, got '/no/such/file'"),
         ({"source": "/no/such/file", "goal": ()}, "goal must be given, got none"),
         ({"source": "/no/such/file", "goal": ("",)}, "goal must be a non-empty prompt"),
+        ({"task": "cartpole-upright", "baseline": ("",)}, "baseline must be a non-empty prompt"),
         ({"source": "/no/such/file", "alpha": 2.0}, r"alpha must be a number in \[0, 1\]"),
         ({"source": "/no/such/file", "baseline": None}, "baseline must be given"),
         ({"task": "cartpole-upright", "num_states": 0}, "num_states must be at least 1, got 0"),

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from vlmrm_fast.errors import ModelError
 
 
@@ -57,6 +59,11 @@ def clear_errors(model: str, what: str, local: bool) -> Iterator[None]:
         ) from error
     except json.JSONDecodeError as error:
         raise ModelError(f"{what} of {model!r} has a broken configuration: {error}.") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelError(
+            f"{what} of {model!r} must fit into memory, got: {_first_line(error)}. Use a smaller "
+            'model, precision="fp16" on a GPU, or device="cpu".'
+        ) from error
     except Exception as error:  # the hub, the network and torch.load raise errors of many types
         reason = _first_line(error)
         if local:

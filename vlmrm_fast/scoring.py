@@ -100,7 +100,8 @@ def run_score(config: ScoreConfig) -> int:
     plot_scores(out / "scores.png", scores)
     console = Console()
     console.print(scores_table(scores))
-    console.print(f"{len(scores.labels)} frames. Wrote {out / 'scores.csv'}, {out / 'scores.png'}.")
+    line = f"{len(scores.labels)} frames. Wrote {out / 'scores.csv'}, {out / 'scores.png'}."
+    console.print(line, markup=False, highlight=False)
     return 0
 
 
@@ -120,7 +121,9 @@ def score_frames(config: ScoreConfig) -> Scores:
     """
     task = _find_task(config)
     goals = check_prompts("goal", config.goal or (task.goal if task else None))
-    baseline = config.baseline or (task.baseline if task else None)
+    baseline: str | tuple[str, ...] | None = config.baseline
+    if baseline is None and task is not None:
+        baseline = task.baseline
     if not goals:
         raise ArgumentError('goal must be given, got none. Add --goal "what the frames may show".')
     alpha = config.alpha if config.alpha is not None else (task.alpha if task else 0.0)
@@ -280,8 +283,9 @@ def scores_table(scores: Scores) -> Any:
         A `rich.table.Table`.
     """
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{scores.model}, alpha = {scores.alpha:g}")
+    table = Table(title=Text(f"{scores.model}, alpha = {scores.alpha:g}"))
     table.add_column("goal", overflow="fold")
     headings = ["mean", "std", "min", "max"]
     if scores.ground_truth is not None:
@@ -295,7 +299,7 @@ def scores_table(scores: Scores) -> Any:
         if scores.ground_truth is not None:
             numbers.append(rank_correlation(values, scores.ground_truth))
         best = scores.labels[int(values.argmax())]
-        table.add_row(goal, *(f"{number:.4f}" for number in numbers), best)
+        table.add_row(Text(goal), *(f"{number:.4f}" for number in numbers), Text(best))
     return table
 
 

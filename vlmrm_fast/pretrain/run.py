@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -80,14 +79,24 @@ def _prepare_folder(config: PretrainConfig) -> tuple[Path, dict[str, Any]]:
     """Make the output folder with the architecture in it; return both."""
     out = Path(config.out)
     try:
+        text = Path(config.architecture).read_text(encoding="utf-8")
+        architecture = json.loads(text)
+        int(architecture["model_cfg"]["vision_cfg"]["image_size"])
+        [architecture["preprocess_cfg"][name] for name in ("mean", "std")]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(
+            f"architecture must be an open_clip_config.json, got {config.architecture!r}: {error!r}."
+            f" The built-in model's is {clip.BUILTIN_FOLDER / clip.CONFIG_FILE}."
+        ) from error
+    try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / clip.CONFIG_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ArgumentError(
-            f"out must be a folder that can be made, got {config.out!r} ({error.strerror})."
+            f"out must be a folder that can be made and written to, got {config.out!r} "
+            f"({error.strerror}). Choose another with --out."
         ) from error
-    if Path(config.architecture).resolve() != (out / clip.CONFIG_FILE).resolve():
-        shutil.copyfile(config.architecture, out / clip.CONFIG_FILE)
-    return out, json.loads((out / clip.CONFIG_FILE).read_text())
+    return out, architecture
 
 
 def _frames(config: PretrainConfig, side: int, log: Callable[[str], None]) -> Frames:
