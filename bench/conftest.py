@@ -12,7 +12,8 @@ import triton  # noqa: F401
 
 def pytest_benchmark_update_machine_info(config, machine_info):
     """Record versions and cores; drop the host's name."""
-    machine_info.pop("node", None)
+    for name in ("node", "release"):
+        machine_info.pop(name, None)
     machine_info["cores"] = len(os.sched_getaffinity(0))
     packages = ("torch", "triton", "mujoco", "gymnasium", "open_clip_torch", "stable-baselines3")
     machine_info["packages"] = {name: importlib.metadata.version(name) for name in packages}

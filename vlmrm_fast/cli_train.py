@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from vlmrm_fast.coercion import merge, parse_assignments
@@ -68,7 +68,8 @@ def parse_train(arguments: Sequence[str]) -> TrainCommand:
     chosen = command.config.algorithm
     merged = merge(base.algorithm.hyperparameters, chosen.hyperparameters)
     algorithm = dataclasses.replace(chosen, hyperparameters=merged)
-    config = dataclasses.replace(command.config, algorithm=algorithm)
+    env_kwargs = merge(base.env_kwargs, command.config.env_kwargs)
+    config = dataclasses.replace(command.config, algorithm=algorithm, env_kwargs=env_kwargs)
     return dataclasses.replace(command, config=config)
 
 
@@ -102,7 +103,7 @@ def _base(target: str | None, resume: str | None, env: str | None) -> TrainConfi
         raise ArgumentError(
             'TARGET must be a task, a YAML file or a sentence, got none. Try "cartpole-upright".'
         )
-    if target.endswith((".yaml", ".yml")) or Path(target).is_file():
+    if target.endswith((".yaml", ".yml")) or os.path.isfile(target):
         return load_config(target)
     if env is not None:
         return TrainConfig(env=env, reward=RewardConfig(goal=(target,)))

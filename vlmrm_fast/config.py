@@ -131,6 +131,8 @@ class TrainConfig:
     """Registered task; see `vlmrm-fast tasks`."""
     env: str | None = None
     """Gymnasium environment id, for training on a sentence."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, as NAME=VALUE: terminate_when_unhealthy=false."""
     steps: int | None = None
     """Environment steps in all. None: the task's."""
     num_envs: int | None = None
@@ -171,6 +173,11 @@ def _check_source(config: TrainConfig) -> None:
         raise ArgumentError(
             f"reward.goal must be a sentence where env is given, got {config.reward.goal!r}. "
             f'Write: vlmrm-fast train "A SENTENCE" --env {config.env}'
+        )
+    if config.env_kwargs and config.env is None:
+        raise ArgumentError(
+            f"env_kwargs must be left out for a task, got {config.env_kwargs}. They are for an "
+            "environment that --env names."
         )
     if config.camera.camera is not None and config.camera.is_free:
         raise ArgumentError(

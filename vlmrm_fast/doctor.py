@@ -23,7 +23,8 @@ from typing import Any, Literal
 _PACKAGES = {
     "numpy": "2.0",
     "torch": "2.10",
-    "mujoco": "4.0",
+    # MuJoCo 4 needs Python 3.11.
+    "mujoco": "4.0" if sys.version_info >= (3, 11) else "3.17",
     "gymnasium": "1.4",
     "stable-baselines3": "2.8",
     "open_clip_torch": "3.3",
@@ -302,6 +303,7 @@ def _rate(work: Callable[[], Any], count: int) -> float:
 def _table(findings: list[Finding]) -> Any:
     """Return the findings as a table."""
     from rich.table import Table
+    from rich.text import Text
 
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     table = Table(title="vlmrm-fast doctor")
@@ -309,5 +311,5 @@ def _table(findings: list[Finding]) -> Any:
         table.add_column(heading)
     for item in findings:
         status = f"[{colours[item.status]}]{item.status}[/]"
-        table.add_row(item.name, status, item.value, item.fix)
+        table.add_row(item.name, status, Text(item.value), Text(item.fix))
     return table

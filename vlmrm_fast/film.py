@@ -97,12 +97,19 @@ def film_gym(
         film.rewards.append(float(reward.score(scored[None])[0]))
         if done or len(film.frames) > max_steps:
             break
-        action = predict(np.asarray(observation)[None])[0]
+        action = predict(_batch_of_one(observation))[0]
         observation, _, terminated, truncated, _ = env.step(action)
         done = terminated or truncated
     close()
     env.close()
     return film
+
+
+def _batch_of_one(observation: Any) -> Any:
+    """Return an observation, or a dictionary of them, with a leading axis."""
+    if isinstance(observation, dict):
+        return {name: np.asarray(part)[None] for name, part in observation.items()}
+    return np.asarray(observation)[None]
 
 
 def _gym_artist(

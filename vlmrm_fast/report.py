@@ -71,8 +71,9 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
         A `rich.table.Table`.
     """
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{summary['task']}: result", show_header=False)
+    table = Table(title=Text(f"{summary['task']}: result"), show_header=False)
     shares = summary.get("time_shares") or {}
     lines = [
         ("goal", summary.get("goal")),
@@ -89,7 +90,7 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
     ]
     for name, value in lines:
         if value:
-            table.add_row(name, str(value))
+            table.add_row(name, Text(str(value)))
     return table
 
 

@@ -121,8 +121,9 @@ def _hours(seconds: float) -> str:
 def _table(lines: dict[str, str]) -> Any:
     """Return the lines as a table."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Dry run", show_header=False)
     for name, value in lines.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     return table

@@ -199,13 +199,7 @@ def build_algorithm(
         arguments["action_noise"] = _action_noise(arguments["action_noise"], env.action_space)
     if is_off_policy(cls):
         arguments.setdefault("buffer_size", _buffer_size(env, steps))
-        if not arguments.get("optimize_memory_usage") and arguments.get("n_steps", 1) == 1:
-            arguments.setdefault("replay_buffer_class", MaskedReplayBuffer)
-    elif "rollout_buffer_class" in inspect.signature(cls).parameters and hasattr(env, "diverged"):
-        arguments.setdefault("rollout_buffer_class", MaskedRolloutBuffer)
-        arguments.setdefault("rollout_buffer_kwargs", {"source": env})
-        if arguments["rollout_buffer_class"] is MaskedRolloutBuffer:
-            arguments.setdefault("rollout_buffer_kwargs", {"source": env})
+    _set_masked_buffer(cls, env, arguments)
     try:
         return cls(policy, env, seed=seed, device=device, **arguments)
     except (TypeError, ValueError, AssertionError, KeyError) as error:
@@ -213,6 +207,21 @@ def build_algorithm(
             f"hyperparameters of {cls.__name__} must be valid, got {dict(hyperparameters)}: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _set_masked_buffer(cls: type, env: Any, arguments: dict[str, Any]) -> None:
+    """Choose the buffer that leaves diverged steps out, where the algorithm's own is plain."""
+    # Dictionaries of observations and action masks need buffers of Stable-Baselines3's own.
+    plain = not hasattr(env.observation_space, "spaces")
+    if not plain or not cls.__module__.startswith("stable_baselines3."):
+        return
+    if is_off_policy(cls):
+        if not arguments.get("optimize_memory_usage") and arguments.get("n_steps", 1) == 1:
+            arguments.setdefault("replay_buffer_class", MaskedReplayBuffer)
+    elif "rollout_buffer_class" in inspect.signature(cls).parameters and hasattr(env, "diverged"):
+        arguments.setdefault("rollout_buffer_class", MaskedRolloutBuffer)
+        if arguments["rollout_buffer_class"] is MaskedRolloutBuffer:
+            arguments.setdefault("rollout_buffer_kwargs", {"source": env})
 
 
 def _buffer_size(env: Any, steps: int) -> int:

@@ -91,6 +91,8 @@ class MaskedReplayBuffer(ReplayBuffer):
         # SB3 samples from numpy's global generator, which its seeding reaches.
         columns = np.random.randint(0, self.n_envs, size=len(batch_inds))  # noqa: NPY002
         bad = self.masked[batch_inds, columns]
+        if not bad.any():
+            return batch_inds, columns
         filled = self.buffer_size if self.full else self.pos
         allowed = ~self.masked[:filled]
         if self.optimize_memory_usage and self.full:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from vlmrm_fast.coercion import merge
 from vlmrm_fast.config import CameraConfig, TrainConfig
 from vlmrm_fast.errors import ArgumentError, unknown_name
 from vlmrm_fast.sb3.algorithms import default_algorithm, find_algorithm, resolve_hyperparameters
@@ -67,7 +68,7 @@ def _resolve_algorithm(config: TrainConfig, task: Task | None) -> Any:
     # The task's settings belong to the algorithm that they were found for.
     if task is not None and cls is find_algorithm(task.algorithm):
         registered = task.hyperparameters
-    merged = {**registered, **chosen.hyperparameters}
+    merged = merge(registered, chosen.hyperparameters)
     resolve_hyperparameters(cls, merged)
     return dataclasses.replace(chosen, algorithm=name, hyperparameters=merged)
 
@@ -231,7 +232,7 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
 
     assert config.env is not None
     length = config.episode_length
-    arguments: dict[str, Any] = {"render_mode": "rgb_array"}
+    arguments: dict[str, Any] = {"render_mode": "rgb_array", **config.env_kwargs}
     if length is not None:
         arguments["max_episode_steps"] = length + extra_steps
     try:
@@ -239,7 +240,8 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ArgumentError(str(unknown_name("env", config.env, _ids_like(config.env)))) from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
-        text = f"env must be one that can be made, got {config.env!r}: {error}"
+        given = f" with {config.env_kwargs}" if config.env_kwargs else ""
+        text = f"env must be one that can be made, got {config.env!r}{given}: {error}"
         raise ArgumentError(text) from error
 
 
