@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml CMakeLists.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -e vlmrm_fast/kernels || ln -s ../kernels vlmrm_fast/kernels
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=23.1"
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]" --config-settings=cmake.define.VLMRM_WERROR=ON
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -263,5 +263,5 @@ def test_a_broken_architecture_is_refused_before_any_drawing(tmp_path):
     broken = tmp_path / "open_clip_config.json"
     broken.write_text('{"model_cfg": {}}')
     config = PretrainConfig(out=str(tmp_path / "out"), architecture=str(broken))
-    with pytest.raises(ArgumentError, match="architecture must be an open_clip_config.json"):
+    with pytest.raises(ArgumentError, match=r"architecture must be an open_clip_config\.json"):
         pretrain(config)

@@ -85,8 +85,8 @@ def _prepare_folder(config: PretrainConfig) -> tuple[Path, dict[str, Any]]:
         [architecture["preprocess_cfg"][name] for name in ("mean", "std")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArgumentError(
-            f"architecture must be an open_clip_config.json, got {config.architecture!r}: {error!r}."
-            f" The built-in model's is {clip.BUILTIN_FOLDER / clip.CONFIG_FILE}."
+            f"architecture must be an open_clip_config.json, got {config.architecture!r} "
+            f"({error!r}). The built-in model's is {clip.BUILTIN_FOLDER / clip.CONFIG_FILE}."
         ) from error
     try:
         out.mkdir(parents=True, exist_ok=True)
