@@ -179,6 +179,31 @@ except t.CheckpointError as error:
     assert not list(tmp_path.glob(".part*"))
 
 
+def test_an_old_checkpoint_that_cannot_be_dropped_stays(tmp_path: Path) -> None:
+    first = checkpoints.save(tmp_path / "run", small(1), keep=1)
+    # A link in the place that the old one is moved to: rename refuses it.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / f".part-gone-{first.name}").symlink_to(tmp_path / "elsewhere")
+    second = checkpoints.save(tmp_path / "run", small(2), keep=1)
+    assert checkpoints.list_checkpoints(tmp_path / "run") == [first, second]
+    assert checkpoints.load(tmp_path / "run").step == 2
+
+
+def test_leftovers_that_cannot_be_removed_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(f"{path} is not yours")
+
+    (tmp_path / ".part-other").write_text("")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert checkpoints.load(checkpoints.save(tmp_path, small(1))).step == 1
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CheckpointError, match="MiB free"):
+        checkpoints.save(tmp_path, small(2))
+
+
 def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="must hold a checkpoint, got none"):
         checkpoints.load(tmp_path)

@@ -14,6 +14,7 @@ that a folder with the final name is whole.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -61,7 +62,8 @@ class Checkpoint:
 def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3, *, best: bool = False) -> Path:
     """Write a checkpoint atomically, then drop the oldest ones.
 
-    Blocks until the files are on the disk. Whatever fails, earlier checkpoints stay whole.
+    Blocks until the files are on the disk. Whatever fails, earlier checkpoints stay whole; old
+    ones that cannot be dropped are left.
 
     Args:
         folder: the run's folder of checkpoints; made if missing.
@@ -95,7 +97,9 @@ def save(folder: str | Path, checkpoint: Checkpoint, keep: int = 3, *, best: boo
             f"checkpoint must be written under {folder}, got: {error}. Earlier checkpoints are "
             "whole; free some disk space or check the permissions."
         ) from error
-    _prune(folder, final, keep, drop_replay=checkpoint.replay is not None)
+    # The new checkpoint is whole: an old one that stays costs room, not the run.
+    with contextlib.suppress(OSError):
+        _prune(folder, final, keep, drop_replay=checkpoint.replay is not None)
     return final
 
 
@@ -275,12 +279,13 @@ def _write_pointer(folder: Path, pointer: str, name: str) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left."""
-    for item in folder.glob(".part-*"):
-        if item.is_dir():
-            shutil.rmtree(item, ignore_errors=True)
-        else:
-            item.unlink(missing_ok=True)
+    """Remove what killed writers left, as far as it can be removed."""
+    with contextlib.suppress(OSError):
+        for item in folder.glob(".part-*"):
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)
 
 
 def _prune(folder: Path, newest: Path, keep: int, drop_replay: bool) -> None:
