@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,13 @@ _PACKAGES = (
 def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
     """Make a run folder and check that it can be written.
 
+    Nothing in it is removed; see `clear`.
+
     Args:
-        path: the folder; None: a new one under runs/, named by label and time.
+        path: the folder; None: a new one under runs/, named by label and time, which no other
+            run has.
         label: what the run is of.
-        overwrite: whether to remove a run that the folder holds already.
+        overwrite: whether the folder may hold a run already.
 
     Returns:
         The folder.
@@ -78,40 +82,56 @@ def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
     Raises:
         ArgumentError: it holds a run already, or cannot be written.
     """
-    if path is None:
-        name = re.sub(r"[^\w.-]+", "-", label).strip("-")[:60]
-        base = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder, serial = base, 1
-        while folder.exists():
-            serial += 1
-            folder = base.with_name(f"{base.name}.{serial}")
-    else:
-        folder = Path(path)
-    if (folder / "config.yaml").exists() and overwrite:
-        _remove_run(folder)
-    if (folder / "config.yaml").exists():
+    folder = None if path is None else Path(path)
+    if folder is not None and (folder / "config.yaml").exists() and not overwrite:
         raise ArgumentError(
             f"run_dir must not hold a run yet, got {folder}. Continue that run with "
             f"--resume {folder}, replace it with --overwrite, or name another folder."
         )
     try:
+        if folder is None:
+            folder = _new_folder(label)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_text("x")
         probe.unlink()
     except OSError as error:
         raise ArgumentError(
-            f"run_dir must be a folder that can be written, got {folder}: {error}. "
+            f"run_dir must be a folder that can be written, got {folder or 'runs'}: {error}. "
             "Name another one with --run-dir."
         ) from error
     return folder
 
 
-def _remove_run(folder: Path) -> None:
-    """Remove what a run wrote, and nothing else that lies in its folder."""
+def _new_folder(label: str) -> Path:
+    """Make a folder under runs/ that was not there before."""
+    name = re.sub(r"[^\w.-]+", "-", label).strip("-")[:60]
+    base = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    # mkdir itself decides: two runs that start together would both find a free name.
+    folder, serial = base, 1
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # noqa: PERF203 - rare
+            serial += 1
+            folder = base.with_name(f"{base.name}.{serial}")
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run wrote, and nothing else that lies in its folder.
+
+    Args:
+        folder: the run folder; without a config.yaml it holds no run.
+    """
+    if not (folder / "config.yaml").exists():
+        return
     for name in _RUN_FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
-    for item in [folder / name for name in _RUN_FILES] + list(folder.glob("run-*.json")):
+    parts = [_part(folder / name) for name in _RUN_FILES]
+    files = [folder / name for name in _RUN_FILES]
+    for item in [*files, *parts, *folder.glob("run-*.json")]:
         item.unlink(missing_ok=True)
 
 
@@ -135,6 +155,43 @@ def find_config(run: str | Path) -> TrainConfig:
     )
 
 
+@contextlib.contextmanager
+def spared(what: str) -> Iterator[None]:
+    """Turn any error inside into one line of warning: codecs and renderers raise all kinds.
+
+    Args:
+        what: what is lost then.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        sys.stderr.write(f"warning: {what} cannot be made: {text}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one piece: whatever fails, the former content stays.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    part = _part(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file in one piece; NaN becomes null.
 
@@ -142,9 +199,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         path: the file.
         values: its content.
     """
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(_finite(values), indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(_finite(values), indent=2) + "\n")
+
+
+def _part(path: Path) -> Path:
+    """Return the name that a file has until it is whole."""
+    return path.with_name(f".{path.name}.part")
 
 
 def provenance(seed: int, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +282,10 @@ class MetricsFiles:
         self._csv, self._jsonl = folder / "metrics.csv", folder / "metrics.jsonl"
         self._warned = False
         if resume_step is not None:
-            self._rewind(resume_step)
+            try:
+                self._rewind(resume_step)
+            except (OSError, ValueError, csv.Error) as error:
+                sys.stderr.write(f"warning: metrics keep rows that come again: {error}\n")
         elif not self._csv.exists():
             self._append(self._csv, ",".join(COLUMNS) + "\n")
 
@@ -258,7 +321,7 @@ class MetricsFiles:
             ",".join("" if row.get(name) is None else f"{row[name]:.10g}" for name in COLUMNS)
             for row in rows
         ]
-        self._csv.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(self._csv, "\n".join(lines) + "\n")
         kept = []
         if self._jsonl.exists():
             for line in self._jsonl.read_text(encoding="utf-8").splitlines():
@@ -267,7 +330,7 @@ class MetricsFiles:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError):  # noqa: PERF203
                     continue
-        self._jsonl.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self._jsonl, "".join(line + "\n" for line in kept))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from vlmrm_fast import checkpoint as checkpoints
 from vlmrm_fast import run_folder
-from vlmrm_fast.config import TrainConfig, from_yaml, to_yaml
+from vlmrm_fast.config import TrainConfig, from_yaml, to_dict, to_yaml
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.evaluate import EVALUATION_SEED, MAX_ENVS, Evaluation, evaluate
 from vlmrm_fast.film import Film, film_gym, film_task
@@ -24,6 +24,8 @@ from vlmrm_fast.signals import StopSignals, TrainingStoppedError
 
 # Without a time limit of its own, an environment's evaluation ends after this many steps.
 _MAX_EPISODE_STEPS = 1000
+# What a resume may change: nothing of it decides what a stored step or a weight means.
+_MAY_CHANGE = ("steps", "device", "num_threads", "run_dir", "evaluation", "logging", "checkpoint")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def train(
     Args:
         config: what to train. On a resume: the run's configuration, perhaps with more steps.
         resume: a run folder, or one of its checkpoints, to continue from.
-        overwrite: whether to replace a run that the run folder holds already.
+        overwrite: whether to replace a run that the run folder holds already; it is removed
+            only once everything is built.
 
     Returns:
         The result; the run folder holds everything else.
@@ -65,21 +68,24 @@ def train(
     from vlmrm_fast.sb3.building import build_env, build_reward, resolve
 
     config = resolve(config)
+    _check_wandb(config)
     found = None if resume is None else checkpoints.load(resume)
     if found is None:
         folder = run_folder.create(config.run_dir, _label(config), overwrite=overwrite)
     else:
         folder = _run_of(found)
-        _check_steps(config, found)
+        _check_resume(config, found)
     config = dataclasses.replace(config, run_dir=str(folder))
     env: Any = None
     try:
-        tracker = _wandb(config, folder)
         reward = build_reward(config)
         env = build_env(config, reward)
         model = build_model(config, env)
         _check_disk(folder, model, config)
-        (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        if found is None and overwrite:
+            run_folder.clear(folder)
+        run_folder.write_text(folder / "config.yaml", to_yaml(config))
+        tracker = _wandb(config, folder)
         _write_provenance(folder, config, reward, found)
         metrics = _learn(config, folder, model, found, tracker)
         return _finish(config, folder, model, reward, metrics)
@@ -178,6 +184,9 @@ def _learn(
             for note in restore(model, found):
                 progress.note(note)
             metrics.set_state(found.state["extra"]["metrics"])
+            if model._last_obs is None:
+                # Episodes start anew, and so do their sums.
+                metrics._returns = {}
         _announce(config, folder, start, model, progress)
         saver = CheckpointCallback(
             folder / "checkpoints",
@@ -221,31 +230,34 @@ def _finish(config: TrainConfig, folder: Path, model: Any, reward: Any, metrics:
     limit = (config.episode_length or _MAX_EPISODE_STEPS) * config.evaluation.episodes
     result = evaluate(predict, env, config.evaluation.episodes, max_steps=limit)
     env.close()
+    # Before the pictures, which may fail: the numbers cost a whole training run.
+    summary = _summary(config, folder, model, metrics, result, reward)
+    run_folder.write_json(folder / "summary.json", summary)
     film = Film()
     if config.evaluation.video:
         make = film_task if config.task is not None else film_gym
-        film = make(config, reward, predict, seed)
-    summary = _summary(config, folder, model, metrics, result, reward)
-    run_folder.write_json(folder / "summary.json", summary)
+        with run_folder.spared("the film"):
+            film = make(config, reward, predict, seed)
     _leave_pictures(folder, config, film)
     return RunResult(run_dir=folder, summary=summary, evaluation=result)
 
 
 def _leave_pictures(folder: Path, config: TrainConfig, film: Film) -> None:
     """Write video, first and last frame and plots; a failure costs that file, not the run."""
-    from vlmrm_fast import report, video
-
     goal = ", ".join(config.reward.goal or ())
-    rows = run_folder.read_metrics(folder / "metrics.csv")
-    try:
-        if film.frames:
+    if film.frames:
+        with run_folder.spared("the video"):
+            from vlmrm_fast import video
+
             video.save_png(folder / "first_frame.png", film.frames[0])
             video.save_png(folder / "last_frame.png", film.frames[-1])
             drawn = video.draw_rewards(film.frames, film.rewards, goal)
             video.write_video(folder / "video.mp4", drawn, film.fps)
+    with run_folder.spared("the plot"):
+        from vlmrm_fast import report
+
+        rows = run_folder.read_metrics(folder / "metrics.csv")
         report.plot_run(folder / "reward.png", rows, film.rewards[1:], title=goal)
-    except OSError as error:
-        sys.stderr.write(f"warning: video or plots cannot be written: {error}\n")
 
 
 def _summary(
@@ -326,15 +338,31 @@ def _check_disk(folder: Path, model: Any, config: TrainConfig) -> None:
     checkpoints.check_room(folder, 3 * weights * (config.checkpoint.keep + 1) + 2 * replay)
 
 
-def _check_steps(config: TrainConfig, found: checkpoints.Checkpoint) -> None:
-    """Check that a resumed run is the one that was saved."""
-    saved = from_yaml(found.config)
-    for name in ("task", "env", "num_envs", "algorithm"):
-        if getattr(saved, name) != getattr(config, name):
+def _check_resume(config: TrainConfig, found: checkpoints.Checkpoint) -> None:
+    """Check that a resumed run is the one that was saved, down to what its replay buffer holds."""
+    saved, asked = _fixed_fields(from_yaml(found.config)), _fixed_fields(config)
+    for name in {**saved, **asked}:
+        if saved.get(name) != asked.get(name):
             raise ArgumentError(
-                f"{name} must stay as it was on a resume, got {getattr(config, name)!r} for "
-                f"{getattr(saved, name)!r}. Start a new run instead."
+                f"{name} must stay as it was on a resume, got {asked.get(name)!r} for "
+                f"{saved.get(name)!r}. Start a new run instead."
             )
+
+
+def _fixed_fields(config: TrainConfig) -> dict[str, Any]:
+    """Return all that decides what is learnt, by dotted name; tuples are lists."""
+    fields: dict[str, Any] = {}
+
+    def visit(prefix: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                visit(f"{prefix}{name}.", value)
+            else:
+                fields[prefix + name] = value
+
+    every = to_dict(config)
+    visit("", {name: value for name, value in every.items() if name not in _MAY_CHANGE})
+    return fields
 
 
 def _run_of(found: checkpoints.Checkpoint) -> Path:
@@ -343,18 +371,24 @@ def _run_of(found: checkpoints.Checkpoint) -> Path:
     return found.path.parent.parent if found.path.parent.name == "checkpoints" else found.path
 
 
-def _wandb(config: TrainConfig, folder: Path) -> Any:
-    """Start a Weights & Biases run where asked to; raise ArgumentError where it is missing."""
+def _check_wandb(config: TrainConfig) -> None:
+    """Raise ArgumentError where Weights & Biases is asked for and not installed."""
     if not config.logging.wandb:
-        return None
+        return
     try:
-        import wandb
+        importlib.import_module("wandb")
     except ImportError as error:
         raise ArgumentError(
             "logging.wandb must be off where wandb is not installed, got on. "
             "Install it: pip install 'vlmrm-fast[wandb]'."
         ) from error
-    from vlmrm_fast.config import to_dict
+
+
+def _wandb(config: TrainConfig, folder: Path) -> Any:
+    """Start a Weights & Biases run where asked to."""
+    if not config.logging.wandb:
+        return None
+    import wandb
 
     return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))
 
