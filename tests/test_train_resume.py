@@ -18,7 +18,7 @@ from vlmrm_fast.run_folder import MetricsFiles
 from vlmrm_fast.sb3.algorithms import build_algorithm, find_algorithm
 from vlmrm_fast.sb3.callbacks import CheckpointCallback, MetricsCallback, StopRequestedError
 from vlmrm_fast.sb3.logs import make_logger
-from vlmrm_fast.sb3.state import restore
+from vlmrm_fast.sb3.state import capture, restore
 from vlmrm_fast.signals import StopSignals
 
 TINY = {"policy_kwargs": {"net_arch": [16]}}
@@ -215,6 +215,89 @@ def test_a_save_in_haste_leaves_out_what_takes_too_long(
     assert hasty is not None
     assert checkpoints.load(whole).replay is not None
     assert checkpoints.load(hasty).replay is None
+
+
+class Counter:
+    """Stands for an engine whose state Python cannot read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Opaque(gymnasium.Env[Any, Any]):
+    """An environment whose observation is the count that its engine holds."""
+
+    observation_space = gymnasium.spaces.Box(0, 100, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        """Start counting."""
+        super().reset(seed=seed)
+        self.engine = Counter()
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        """Count."""
+        self.engine.count += 1
+        return np.full(1, self.engine.count, np.float32), 0.0, False, False, {}
+
+
+def test_an_engine_that_cannot_be_read_starts_its_episodes_anew(tmp_path: Path) -> None:
+    def make() -> Any:
+        return gymnasium.wrappers.TimeLimit(Opaque(), 25)
+
+    # Eighty steps of each of two environments end five steps into an episode.
+    first = run(tmp_path, "SAC", 160, 160, make)
+    assert first._last_obs.tolist() == [[5], [5]]
+    model = build("SAC", 200, make)
+    notes = restore(model, checkpoints.load(tmp_path))
+    assert notes == ["The environment's physics cannot be restored; its episodes start anew."]
+    model.learn(40, log_interval=None, reset_num_timesteps=False)
+    assert model.replay_buffer.observations[80:100, 0, 0].tolist() == list(range(20))
+    assert not model.replay_buffer.dones[80:100].any()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_full_replay_buffer_is_unrolled_into_a_larger_one(tmp_path: Path, compact: bool) -> None:
+    extra = {"optimize_memory_usage": True}
+    extra["replay_buffer_kwargs"] = {"handle_timeout_termination": False}  # type: ignore[assignment]
+    for name, steps in (("old", 20), ("new", 60)):
+        env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")] * 2)
+        settings = {**TINY, "learning_starts": 20, **(extra if compact else {})}
+        cls = find_algorithm("SAC")
+        model = build_algorithm(
+            cls, env, settings, policy="MlpPolicy", seed=0, device="cpu", steps=steps
+        )
+        if name == "new":
+            assert restore(model, checkpoints.load(tmp_path)) == []
+            break
+        # Ten rows of two environments; thirteen steps end at row 3.
+        for step in range(1, 14):
+            store(model.replay_buffer, step)
+        assert (model.replay_buffer.pos, model.replay_buffer.full) == (3, True)
+        checkpoints.save(tmp_path, capture(model, "between", {}))
+    buffer = model.replay_buffer
+    # Where rows share observations, the oldest one's has been written over.
+    kept = list(range(5 if compact else 4, 14))
+    assert (buffer.buffer_size, buffer.pos, buffer.full) == (30, len(kept), False)
+    store(buffer, 14)
+    kept.append(14)
+    for values in (buffer.observations, buffer.actions, buffer.rewards):
+        assert values[: len(kept)].reshape(len(kept), -1)[:, 0].tolist() == kept
+    if not compact:
+        assert buffer.next_observations[: len(kept), 0, 0].tolist() == [s + 1 for s in kept]
+        assert buffer.masked[: len(kept), 0].tolist() == [step == 12 for step in kept]
+    sample = buffer.sample(200)
+    assert (sample.next_observations[:, 0] == sample.observations[:, 0] + 1).all()
+    assert set(sample.rewards[:, 0].tolist()) <= set(map(float, kept))
+
+
+def store(buffer: Any, step: int) -> None:
+    """Add a step whose every number is the step's own; the twelfth diverged."""
+    obs = np.full((2, 3), step, np.float32)
+    reward = np.full(2, step, np.float32)
+    infos = [{"diverged": step == 12}] * 2
+    buffer.add(obs, obs + 1, obs[:, :1], reward, np.zeros(2, bool), infos)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:

@@ -227,6 +227,37 @@ def set_environment_state(env: Any, state: list[dict[str, Any]]) -> None:
                 _set_gym_state(item, values)
 
 
+def is_whole(env: Any) -> bool:
+    """Return whether `environment_state` reads all that decides how episodes go on.
+
+    Physics of another engine than MuJoCo (Box2D, an emulator) lies in objects that it cannot read.
+
+    Args:
+        env: a Stable-Baselines3 VecEnv.
+
+    Returns:
+        False if some environment holds such an object, or runs in another process.
+    """
+    layers = _layers(env, "venv")
+    if any(hasattr(type(layer), "get_state") for layer in layers):
+        return True
+    inner = vars(layers[-1]).get("envs")
+    return isinstance(inner, list) and all(_is_readable(_layers(e, "env")[-1]) for e in inner)
+
+
+def _is_readable(env: Any) -> bool:
+    """Return whether the innermost environment's state is MuJoCo's data or plain attributes."""
+    from gymnasium import Space
+    from gymnasium.envs.registration import EnvSpec
+
+    # Known by name: these also hold windows and tables, which no step changes.
+    known = ("gymnasium.envs.classic_control.", "gymnasium.envs.toy_text.")
+    if _has_mujoco(env) or type(env).__module__.startswith(known):
+        return True
+    constant = (Space, EnvSpec, np.random.Generator)
+    return all(_is_plain(value) or isinstance(value, constant) for value in vars(env).values())
+
+
 def _layers(env: Any, attribute: str) -> list[Any]:
     """Return an environment and everything that it wraps, the outermost first."""
     layers = [env]

@@ -109,6 +109,10 @@ def restore(model: Any, checkpoint: Checkpoint) -> list[str]:
         ) from error
     for name, value in state["fields"].items():
         setattr(model, name, value)
+    if not snapshot.is_whole(env):
+        # `learn` resets the environment where there is no last observation.
+        model._last_obs = None
+        notes.append("The environment's physics cannot be restored; its episodes start anew.")
     model.ep_info_buffer = deque(state["episodes"]["info"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(state["episodes"]["success"], maxlen=model._stats_window_size)
     if "replay" in state and checkpoint.replay is None:
@@ -233,7 +237,14 @@ def _buffer_arrays(buffer: Any) -> dict[str, np.ndarray]:
 def _fill_buffer(
     buffer: Any, arrays: Mapping[str, np.ndarray], counters: Mapping[str, Any]
 ) -> None:
-    """Copy arrays back into a replay buffer."""
+    """Copy arrays back into a replay buffer, which may be larger than the saved one."""
+    pos, full, size = int(counters["pos"]), bool(counters["full"]), buffer.buffer_size
+    rows = max(map(len, arrays.values()), default=0)
+    # A ring of another size is unrolled, the oldest row first: new rows go behind the newest one.
+    same_ring = full and rows == size
+    first = pos if full and not same_ring else 0
+    # Where rows share observations, the oldest row's has become the newest row's successor.
+    lost = int(full and not same_ring and bool(getattr(buffer, "optimize_memory_usage", False)))
     for name, saved in arrays.items():
         owner, _, key = name.partition(".")
         target = getattr(buffer, owner, None)
@@ -243,5 +254,8 @@ def _fill_buffer(
                 f"replay buffer must be as large as when it was saved, got another {name}. "
                 "Resume with the configuration of the run."
             )
-        target[: len(saved)] = saved
-    buffer.pos, buffer.full = int(counters["pos"]), bool(counters["full"])
+        head = saved[first + lost :]
+        target[: len(head)] = head
+        target[len(head) : len(head) + first] = saved[:first]
+    kept = rows - lost
+    buffer.pos, buffer.full = (pos, full) if same_ring else (kept % size, kept == size)
