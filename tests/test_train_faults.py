@@ -22,6 +22,7 @@ from vlmrm_fast.config import (
     TrainConfig,
 )
 from vlmrm_fast.errors import ArgumentError, VLMRMError
+from vlmrm_fast.run_folder import find_config
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "n_steps": 16, "batch_size": 16, "n_epochs": 1}
 # A pair, which YAML gives back as a list.
@@ -127,8 +128,9 @@ def test_a_resume_with_another_reward_or_learner_is_refused(
     finished: TrainConfig, changes: dict[str, Any], name: str
 ) -> None:
     assert finished.run_dir is not None
+    saved = find_config(finished.run_dir)
     with pytest.raises(ArgumentError) as error:
-        training.train(dataclasses.replace(finished, **changes), resume=finished.run_dir)
+        training.train(dataclasses.replace(saved, **changes), resume=finished.run_dir)
     assert str(error.value).startswith(f"{name} must stay as it was on a resume, got ")
     assert str(error.value).endswith("Start a new run instead.")
 
