@@ -207,6 +207,18 @@ def test_a_floor_seen_from_below_is_glass() -> None:
         assert _psnr(theirs, ours) >= 40
 
 
+def test_glass_above_the_picture_is_mirrored_as_in_mujoco() -> None:
+    ball = '<geom size=".4" pos="0 -.6 1.6" rgba=".9 .9 .2 .5"/>'
+    floor = 'reflectance=".8" rgba=".1 .1 .2 1"'
+    model = mujoco.MjModel.from_xml_string(_xml(b=floor, extra=ball))
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    camera = Camera(lookat=(0.0, -0.6, 0.0), distance=2.5, azimuth=70.0, elevation=-40.0)
+    for theirs, ours in _small_pairs(model, [data], camera):
+        assert _psnr(theirs, ours) >= 40
+        assert _ssim(theirs, ours) >= 0.99
+
+
 def test_haze_lies_on_the_horizon() -> None:
     model = mujoco.MjModel.from_xml_string(SCENES["unbounded_floor"])
     data = mujoco.MjData(model)

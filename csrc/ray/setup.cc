@@ -209,13 +209,14 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
   }
 }
 
-// Lists the transparent geoms, nearest first by mjr_render's measure.
+// Lists the transparent geoms that are seen, directly or in the mirror, nearest first by mjr_render's measure.
 void sort_transparent(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   f->num_transparent = 0;
   for (int i = 0; i < n; ++i) {
     ViewGeom& g = f->view[i];
-    if (g.radius < 0 || !g.drawn || !g.transparent) continue;
+    const bool seen = g.drawn || (f->mirror && f->view[n + i].drawn);
+    if (g.radius < 0 || !seen || !g.transparent) continue;
     f->transparent[f->num_transparent++] = i;
     g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(g.center, g.center)) - g.radius;
   }

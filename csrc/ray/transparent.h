@@ -92,7 +92,9 @@ inline void blend_transparent(const Scene& scene, Frame* f, uint8_t* rgb) {
   }
   for (int k = 0; k < 2 * n; ++k) {
     const int view = f->transparent[k < n ? k : 2 * n - 1 - k];
-    with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
+    if (f->view[view].drawn) {
+      with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
+    }
   }
 }
 
