@@ -13,7 +13,8 @@ namespace vlmrm {
 
 class ThreadPool {
  public:
-  // The caller's thread is worker 0, so num_threads - 1 threads are started.
+  // The caller's thread is worker 0, so num_threads - 1 threads are started. Throws
+  // std::system_error, with none left running, if the system refuses one.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -28,6 +29,7 @@ class ThreadPool {
  private:
   void work(int worker);
   void take(int worker);
+  void stop();  // ends and joins the workers
 
   std::vector<std::thread> threads_;
   std::mutex turn_, mutex_;

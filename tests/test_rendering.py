@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vlmrm_fast import _core
-from vlmrm_fast.errors import ArgumentError, UnknownNameError, UnsupportedSceneError
+from vlmrm_fast.errors import ArgumentError, UnknownNameError
 from vlmrm_fast.rendering import Camera, Poses, Renderer, Scene
 
 ASSETS = os.path.join(os.path.dirname(gymnasium.__file__), "envs", "mujoco", "assets")
@@ -75,12 +75,13 @@ def test_data_list_batch_and_poses_give_equal_pictures(
 ) -> None:
     batch = mujoco.batch.Batch(model, len(worlds), 1)
     batch.bind("qpos")[:] = [data.qpos for data in worlds]
+    live = Poses.from_batch(batch)
     batch.forward()
     with Renderer(scene, 48, 48, 1) as renderer:
         expected = renderer.render(worlds)
         np.testing.assert_array_equal(renderer.render(Poses.from_data(worlds)), expected)
         np.testing.assert_array_equal(renderer.render(batch), expected)
-        np.testing.assert_array_equal(renderer.render(Poses.from_batch(batch)), expected)
+        np.testing.assert_array_equal(renderer.render(live), expected)
         np.testing.assert_array_equal(renderer.render(tuple(worlds)), expected)
 
 
@@ -95,6 +96,39 @@ def test_poses_of_a_batch_stay_live(model: mujoco.MjModel, scene: Scene) -> None
         after = renderer.render(poses)
     np.testing.assert_array_equal(before[0], after[0])
     assert (before[1] != after[1]).any()
+
+
+def test_drawing_a_batch_leaves_its_arrays(model: mujoco.MjModel, scene: Scene) -> None:
+    batch = mujoco.batch.Batch(model, 2, 1)
+    live = Poses.from_batch(batch)
+    batch.bind("qpos")[1, 2] -= 0.4
+    batch.step()  # the poses lag the state now
+    arrays = {"state": batch.state, **vars(live)}
+    before = {name: array.copy() for name, array in arrays.items()}
+    with Renderer(scene, 48, 48, 1) as renderer:
+        frames = renderer.render(batch)
+        np.testing.assert_array_equal(frames, renderer.render(live))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_batch_that_has_filled_nothing_is_drawn_at_its_state(
+    model: mujoco.MjModel, worlds: list[mujoco.MjData]
+) -> None:
+    batch = mujoco.batch.Batch(model, len(worlds), 1)
+    batch.bind("qpos")[:] = [data.qpos for data in worlds]
+    with Renderer(Scene.from_model(model, "track"), 48, 48, 1) as renderer:
+        expected = renderer.render(worlds)
+        for _ in range(2):
+            np.testing.assert_array_equal(renderer.render(batch), expected)
+        assert not batch.bind("geom_xpos").any()
+        batch.forward([1])  # fills one row of the bound arrays
+        np.testing.assert_array_equal(renderer.render(batch), expected)
+        batch.forward()
+        np.testing.assert_array_equal(renderer.render(batch), expected)
+        batch.bind("qpos")[:, 2] += 0.5
+        batch.forward()
+        assert (renderer.render(batch) != expected).any()
 
 
 def test_no_worlds_give_no_pictures(scene: Scene) -> None:
@@ -143,6 +177,26 @@ def test_a_wrong_source_is_refused(scene: Scene) -> None:
         Renderer(scene, 8, 8, 1).render("humanoid")  # type: ignore[arg-type]
 
 
+def test_a_model_in_place_of_a_scene_is_refused(model: mujoco.MjModel) -> None:
+    with pytest.raises(ArgumentError, match=r"`scene` must be a Scene, got MjModel\. Use Scene\.f"):
+        Renderer(model)  # type: ignore[arg-type]
+
+
+def test_data_of_two_models_are_refused(scene: Scene, worlds: list[mujoco.MjData]) -> None:
+    other = mujoco.MjData(mujoco.MjModel.from_xml_string(BOX.format("")))
+    with pytest.raises(ArgumentError, match=r"`data` must be of one model, got geom_xpos .*\. Use"):
+        Renderer(scene, 8, 8, 1).render([worlds[0], other])
+
+
+@pytest.mark.parametrize("camera", ["track", Camera(track_body="torso")])
+def test_data_without_the_scenes_camera_or_body_are_refused(
+    model: mujoco.MjModel, camera: Camera | str
+) -> None:
+    other = mujoco.MjData(mujoco.MjModel.from_xml_string("<mujoco/>"))
+    with pytest.raises(ArgumentError, match=r"`source` must be of the scene's model, got .*\. Use"):
+        Renderer(Scene.from_model(model, camera), 8, 8, 1).render(other)
+
+
 def test_poses_of_another_model_are_refused(scene: Scene) -> None:
     other = mujoco.MjModel.from_xml_string(BOX.format(""))
     data = mujoco.MjData(other)
@@ -164,6 +218,30 @@ def test_wrong_sizes_are_refused(scene: Scene, arguments: dict, message: str) ->
         Renderer(scene, **arguments)
 
 
+def test_more_threads_than_the_system_gives_are_refused() -> None:
+    code = """
+import resource
+import mujoco
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.rendering import Renderer, Scene
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
+scene = Scene.from_model(model)
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+try:
+    Renderer(scene, 32, 32, 64)
+except ArgumentError as error:
+    assert "`num_threads` must be few enough" in str(error), error
+    assert "got 64. Use num_threads=1" in str(error), error
+else:
+    raise AssertionError("64 threads started")
+assert Renderer(scene, 32, 32, 1).render(data).any()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_an_unknown_backend_is_refused(scene: Scene) -> None:
     with pytest.raises(
         UnknownNameError, match=r"backend must be one of auto, ray, got 'rai'\. Did"
@@ -178,87 +256,31 @@ def test_a_closed_renderer_refuses(scene: Scene, worlds: list[mujoco.MjData]) ->
         renderer.render(worlds[0])
 
 
-def test_an_unknown_camera_is_refused_with_the_nearest(model: mujoco.MjModel) -> None:
-    with pytest.raises(UnknownNameError, match=r"camera must be one of track, got 'trak'. Did you"):
-        Scene.from_model(model, "trak")
+MIRRORED = """
+<mujoco><worldbody>
+<light pos="1 -1 3" dir="-.3 .3 -1" directional="true" castshadow="false"/>
+<geom type="plane" size="5 5 .1" material="m"/>
+<geom type="box" size=".2 .2 .2" pos="0 0 .2"/>
+<geom name="glass" size=".4" pos="0 1 1.5" rgba=".9 .4 .2 .5"/>
+</worldbody><asset><material name="m" reflectance=".5"/></asset></mujoco>"""
 
 
-def test_a_camera_id_out_of_range_is_refused(model: mujoco.MjModel) -> None:
-    with pytest.raises(ArgumentError, match=r"`camera` must be between -1 and 1, got 3"):
-        Scene.from_model(model, 3)
-
-
-def test_a_camera_of_another_type_is_refused(model: mujoco.MjModel) -> None:
-    with pytest.raises(ArgumentError, match=r"`camera` must be None, an id, a name"):
-        Scene.from_model(model, 2.5)  # type: ignore[arg-type]
-
-
-def test_an_unknown_tracked_body_is_refused(model: mujoco.MjModel) -> None:
-    with pytest.raises(UnknownNameError, match=r"track_body must be one of .*Did you mean 'torso'"):
-        Scene.from_model(model, Camera(track_body="torsoo"))
-
-
-def test_camera_by_name_id_and_mjvcamera_agree(
-    model: mujoco.MjModel, worlds: list[mujoco.MjData]
-) -> None:
-    fixed = mujoco.MjvCamera()
-    fixed.type, fixed.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
-    frames = [
-        Renderer(Scene.from_model(model, camera), 32, 32, 1).render(worlds)
-        for camera in ("track", 0, fixed)
-    ]
-    np.testing.assert_array_equal(frames[0], frames[1])
-    np.testing.assert_array_equal(frames[0], frames[2])
-
-
-def test_a_tracking_camera_follows_its_body(model: mujoco.MjModel) -> None:
-    scene = Scene.from_model(model, Camera(distance=3.0, elevation=-90.0, track_body="torso"))
-    near, far = mujoco.MjData(model), mujoco.MjData(model)
-    far.qpos[0] = 2 * 40 / 60  # the floor looks the same after one period of its texture
-    for data in (near, far):
-        mujoco.mj_forward(model, data)
-    with Renderer(scene, 64, 64, 1) as renderer:
-        a, b = renderer.render([near, far]).astype(int)
-    assert (abs(a - b) > 8).any(-1).mean() < 0.05
-
-
-def test_every_element_that_is_not_drawn_is_named() -> None:
-    mesh = '<asset><mesh name="tet" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>'
-    xml = BOX.format('<geom name="rock" type="mesh" mesh="tet"/>').replace(
-        "<worldbody>", mesh + "<worldbody>"
-    )
-    xml = xml.replace("<worldbody>", '<worldbody><light name="bulb" type="point"/>')
-    with pytest.raises(UnsupportedSceneError, match=r"mesh 'rock'.*point light 'bulb'"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
-
-
-def test_an_orthographic_camera_is_named() -> None:
-    xml = BOX.format('<camera name="plan" projection="orthographic"/>')
-    model = mujoco.MjModel.from_xml_string(xml)
-    with pytest.raises(UnsupportedSceneError, match="orthographic camera 'plan'"):
-        Scene.from_model(model, "plan")
-    Scene.from_model(model)
-    model.vis.global_.orthographic = 1
-    with pytest.raises(UnsupportedSceneError, match="orthographic free camera"):
-        Scene.from_model(model)
-
-
-def test_a_textured_plane_infinite_in_one_direction_is_named() -> None:
-    xml = BOX.format('<geom name="road" type="plane" size="0 2 1" material="tiles"/>').replace(
-        "<worldbody>",
-        '<asset><texture name="t" type="2d" builtin="checker" width="8" height="8"/>'
-        '<material name="tiles" texture="t"/></asset><worldbody>',
-    )
-    with pytest.raises(UnsupportedSceneError, match="textured plane 'road'"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
-
-
-def test_a_hidden_element_does_not_matter() -> None:
-    mesh = '<asset><mesh name="tet" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>'
-    xml = BOX.format('<geom name="rock" type="mesh" mesh="tet" group="3"/>').replace(
-        "<worldbody>", mesh + "<worldbody>"
-    )
-    Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+def test_glass_above_the_picture_shows_in_the_mirror() -> None:
+    model = mujoco.MjModel.from_xml_string(MIRRORED)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    camera = Camera(distance=4.0, azimuth=90.0, elevation=-25.0)
+    model.vis.global_.fovy = 30.0
+    low = Renderer(Scene.from_model(model, camera), 64, 64, 1).render(data)[0]
+    # The same view, twice as tall, holds the glass itself.
+    model.vis.global_.fovy = np.degrees(2 * np.arctan(2 * np.tan(np.radians(15.0))))
+    tall = Renderer(Scene.from_model(model, camera), 128, 64, 1).render(data)[0]
+    model.geom("glass").rgba[3] = 0.0
+    without = Renderer(Scene.from_model(model, camera), 128, 64, 1).render(data)[0]
+    changed = (tall != without).any(-1)
+    assert changed[:32].any()
+    assert changed[32:96].sum() > 50
+    assert (abs(tall[32:96].astype(int) - low) > 2).any(-1).mean() < 0.002  # rounding at edges
 
 
 def test_nan_poses_draw_the_rest(scene: Scene, worlds: list[mujoco.MjData]) -> None:

@@ -25,6 +25,7 @@ _TYPES = {
 _PLANE, _BOX = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_BOX)
 _SPHERE, _ELLIPSOID = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID)
 _SITE, _GEOM = int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)
+_MAX_LIGHTS = 32  # kMaxLights of the native renderer
 _OPAQUE = 0.995  # mjr_render draws anything below this alpha as transparent
 
 
@@ -71,7 +72,7 @@ def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Sce
         _add_geom(model, geom, tables)
     for light in scene.lights[: scene.nlight]:
         _add_light(model, light, tables)
-    sky = next((i for i in range(model.ntex) if model.tex_type[i] == 2), -1)
+    sky = _sky(model)
     options = {
         "ngeom": model.ngeom,
         "nsite": model.nsite,
@@ -132,6 +133,9 @@ def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene, fixed: int) 
             bad.append(f"{kind} {_name(model, geom)}")
         elif geom.type == _PLANE and geom.texid >= 0 and (geom.size[0] > 0) != (geom.size[1] > 0):
             bad.append(f"textured plane {_name(model, geom)}, infinite in one direction only")
+    bad += _grey_textures(model, scene)
+    if scene.nlight > _MAX_LIGHTS:
+        bad.append(f"{scene.nlight} lights, more than {_MAX_LIGHTS}")
     for light in scene.lights[: scene.nlight]:
         if light.type not in {0, 1}:
             name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_LIGHT, light.id)
@@ -142,6 +146,22 @@ def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene, fixed: int) 
             f"`model` must hold only elements that the ray renderer draws, got {', '.join(bad)}. "
             "Hide them (group 3 or higher, or rgba alpha 0) or use mujoco.Renderer."
         )
+
+
+def _grey_textures(model: mujoco.MjModel, scene: mujoco.MjvScene) -> list[str]:
+    """Name the textures in use that hold fewer than three channels."""
+    used = {g.texid for g in scene.geoms[: scene.ngeom] if g.matid >= 0 and g.texid >= 0}
+    used.add(_sky(model))
+    return [
+        f"{model.tex_nchannel[i]}-channel texture {model.tex(i).name or i!r}"
+        for i in sorted(used - {-1})
+        if model.tex_nchannel[i] < 3
+    ]
+
+
+def _sky(model: mujoco.MjModel) -> int:
+    skybox = mujoco.mjtTexture.mjTEXTURE_SKYBOX
+    return next((i for i in range(model.ntex) if model.tex_type[i] == skybox), -1)
 
 
 def _name(model: mujoco.MjModel, geom: Any) -> str:

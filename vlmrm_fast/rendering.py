@@ -11,31 +11,14 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from vlmrm_fast import _core, _scene
+from vlmrm_fast import _camera, _core, _scene
+from vlmrm_fast._camera import Camera
 from vlmrm_fast.errors import ArgumentError, unknown_name
+
+__all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
 
 BACKENDS = ("auto", "ray")
 _DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A free camera in MuJoCo's convention (`mjvCamera`).
-
-    Attributes:
-        lookat: the point looked at, world coordinates [m].
-        distance: from the eye to that point [m].
-        azimuth: heading of the view [degrees].
-        elevation: pitch of the view [degrees]; negative looks down.
-        track_body: name or id of the body whose subtree's centre of mass replaces `lookat`, as
-            mjCAMERA_TRACKING does.
-    """
-
-    lookat: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    distance: float = 3.0
-    azimuth: float = 90.0
-    elevation: float = -45.0
-    track_body: str | int | None = None
 
 
 @dataclass
@@ -77,9 +60,22 @@ class Poses:
 
         Returns:
             Arrays with a leading dimension N.
+
+        Raises:
+            ArgumentError: the data are of models of different sizes.
         """
         worlds = [data] if isinstance(data, mujoco.MjData) else list(data)
-        return cls(**{f.name: np.array([getattr(d, f.name) for d in worlds]) for f in fields(cls)})
+        arrays = {}
+        for f in fields(cls):
+            rows = [getattr(d, f.name) for d in worlds]
+            if len({row.shape for row in rows}) > 1:
+                shapes = sorted({row.shape for row in rows})
+                raise ArgumentError(
+                    f"`data` must be of one model, got {f.name} of shapes {shapes}. "
+                    "Use one Scene and Renderer per model."
+                )
+            arrays[f.name] = np.array(rows)
+        return cls(**arrays)
 
     @classmethod
     def from_batch(cls, batch: mujoco.batch.Batch) -> Poses:
@@ -108,6 +104,47 @@ class Poses:
         return len(self.geom_xpos)
 
 
+class _BatchPoses:
+    """The poses of a batch, with copies in place of what its next call will fill."""
+
+    def __init__(self, batch: mujoco.batch.Batch) -> None:
+        self.batch = batch
+        self._live = Poses.from_batch(batch)
+        self._waiting = [f.name for f in fields(Poses)]
+
+    def current(self) -> Poses:
+        """Return the batch's arrays as they stand; rows never filled come from its state."""
+        if not self._waiting:
+            return self._live
+        empty = {name: ~getattr(self._live, name).any((1, 2)) for name in self._waiting}
+        worlds = np.flatnonzero(np.any(list(empty.values()), axis=0))
+        if worlds.size == 0:
+            self._waiting = []
+            return self._live
+        # Computed aside, for a call of the batch would overwrite arrays that others watch.
+        copies = Poses.from_data([self._copy(int(i)) for i in worlds])
+        arrays = dict(vars(self._live))
+        for name in self._waiting:
+            fresh = getattr(copies, name)
+            unfilled = empty[name][worlds]
+            arrays[name] = arrays[name].copy()
+            arrays[name][worlds[unfilled]] = fresh[unfilled]
+        # What is zero in truth too has nothing to wait for.
+        self._waiting = [
+            name
+            for name in self._waiting
+            if (empty[name][worlds] & getattr(copies, name).any((1, 2))).any()
+        ]
+        return Poses(**arrays)
+
+    def _copy(self, sim: int) -> mujoco.MjData:
+        model, data = self.batch.get_model(sim), self.batch.get_data(sim)
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_camlight(model, data)
+        return data
+
+
 class Scene:
     """A model and a camera, ready to draw: immutable, made once, shared by any renderers.
 
@@ -118,10 +155,15 @@ class Scene:
 
     def __init__(self, model: mujoco.MjModel, camera: Any = None) -> None:
         """See `Scene.from_model`."""
+        if not isinstance(model, mujoco.MjModel):
+            raise ArgumentError(
+                f"`model` must be a mujoco.MjModel, got {type(model).__name__}. "
+                "Use mujoco.MjModel.from_xml_path(path) to load one."
+            )
         self.model = model
         self.camera = camera
-        self._view = _resolve_camera(model, camera)
-        self._native = _scene.build(model, _frustum(model, self._view), self._view.fixed)
+        self._view = _camera.resolve(model, camera)
+        self._native = _scene.build(model, _camera.frustum(model, self._view), self._view.fixed)
 
     @classmethod
     def from_model(
@@ -140,93 +182,13 @@ class Scene:
             The scene.
 
         Raises:
-            UnsupportedSceneError: the model shows elements that are not drawn; each is named.
+            UnsupportedSceneError: the model shows elements that are not drawn, each is named, or
+                the camera is orthographic.
             UnknownNameError: no camera or body has that name.
-            ArgumentError: the camera id is out of range, or the camera is of another type.
+            ArgumentError: the camera's or its body's id is out of range, or `model` or the camera
+                is of another type.
         """
         return cls(model, camera)
-
-
-@dataclass(frozen=True)
-class _View:
-    """A camera, resolved: a model camera, or a free one that may follow a body."""
-
-    fixed: int = -1
-    track: int = -1
-    offset: np.ndarray | None = None  # (3,) eye minus what is looked at
-    lookat: np.ndarray | None = None  # (3,)
-    mat: np.ndarray | None = None  # (9,)
-
-
-def _resolve_camera(model: mujoco.MjModel, camera: Any) -> _View:
-    if camera is None or (isinstance(camera, int) and camera == -1):
-        free = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(model, free)
-        return _free_view(free.lookat, free.distance, free.azimuth, free.elevation)
-    if isinstance(camera, str):
-        return _View(fixed=_camera_id(model, camera))
-    if isinstance(camera, (int, np.integer)) and not isinstance(camera, bool):
-        if not -1 <= camera < model.ncam:
-            raise ArgumentError(
-                f"`camera` must be between -1 and {model.ncam - 1}, got {camera}. "
-                "Use -1 or None for the free camera."
-            )
-        return _View(fixed=int(camera))
-    if isinstance(camera, Camera):
-        track = -1 if camera.track_body is None else _body_id(model, camera.track_body)
-        return _free_view(camera.lookat, camera.distance, camera.azimuth, camera.elevation, track)
-    if isinstance(camera, mujoco.MjvCamera):
-        if camera.type == mujoco.mjtCamera.mjCAMERA_FIXED:
-            return _resolve_camera(model, camera.fixedcamid)
-        track = camera.trackbodyid if camera.type == mujoco.mjtCamera.mjCAMERA_TRACKING else -1
-        return _free_view(camera.lookat, camera.distance, camera.azimuth, camera.elevation, track)
-    raise ArgumentError(
-        f"`camera` must be None, an id, a name, a mujoco.MjvCamera or a Camera, got {camera!r}."
-    )
-
-
-def _camera_id(model: mujoco.MjModel, name: str) -> int:
-    index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
-    if index < 0:
-        names = (model.camera(i).name for i in range(model.ncam))
-        raise unknown_name("camera", name, filter(None, names))
-    return index
-
-
-def _body_id(model: mujoco.MjModel, body: str | int) -> int:
-    if isinstance(body, str):
-        index = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, body)
-        if index < 0:
-            names = (model.body(i).name for i in range(model.nbody))
-            raise unknown_name("track_body", body, filter(None, names))
-        return index
-    if not 0 <= body < model.nbody:
-        raise ArgumentError(f"`track_body` must be between 0 and {model.nbody - 1}, got {body}.")
-    return int(body)
-
-
-def _free_view(
-    lookat: Any, distance: float, azimuth: float, elevation: float, track: int = -1
-) -> _View:
-    """Return the view of mjv_cameraFrame for a free or tracking camera."""
-    a, e = np.radians(azimuth), np.radians(elevation)
-    forward = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
-    up = np.array([-np.sin(e) * np.cos(a), -np.sin(e) * np.sin(a), np.cos(e)])
-    right = np.array([np.sin(a), -np.cos(a), 0.0])
-    mat = np.stack([right, up, -forward], axis=1).reshape(9)
-    return _View(
-        track=track, offset=-distance * forward, lookat=np.array(lookat, np.float64), mat=mat
-    )
-
-
-def _frustum(model: mujoco.MjModel, view: _View) -> _scene.Frustum:
-    """Return the image plane of mjv_cameraFrustum."""
-    fixed = view.fixed
-    fovy = model.vis.global_.fovy if fixed < 0 else model.cam_fovy[fixed]
-    if fixed >= 0 and model.cam_sensorsize[fixed, 1] > 0:
-        (w, h), (fx, fy, cx, cy) = model.cam_sensorsize[fixed], model.cam_intrinsic[fixed]
-        return _scene.Frustum(h / fy / 2, w / fx / 2, cx / fx, -cy / fy)
-    return _scene.Frustum(float(np.tan(np.radians(fovy) / 2)))
 
 
 class Renderer:
@@ -261,9 +223,15 @@ class Renderer:
             backend: "ray", or "auto" to choose.
 
         Raises:
-            ArgumentError: a size or the number of threads is out of range.
+            ArgumentError: a size or the number of threads is out of range, more than the system
+                can give, or `scene` is not a Scene.
             unknown_name: UnknownNameError, no backend has that name.
         """
+        if not isinstance(scene, Scene):
+            raise ArgumentError(
+                f"`scene` must be a Scene, got {type(scene).__name__}. "
+                "Use Scene.from_model(model) to make one."
+            )
         if backend not in BACKENDS:
             raise unknown_name("backend", str(backend), BACKENDS)
         for name, value, low, high in (
@@ -282,7 +250,7 @@ class Renderer:
         self.backend = "ray"
         self._native: _core.Renderer | None = None
         self._process = -1
-        self._batch: tuple[Any, Poses] | None = None
+        self._batch: _BatchPoses | None = None
         self._start()
 
     def render(
@@ -294,7 +262,9 @@ class Renderer:
 
         Args:
             source: an MjData (N = 1), a sequence of N MjData, a mujoco.batch.Batch of N
-                simulations, or Poses.
+                simulations, or Poses. A batch is drawn from its bound arrays, as `Poses.from_batch`
+                gives them; worlds that it has not filled yet are drawn at their present state, and
+                nothing in the batch changes.
             out: (N, H, W, 3) uint8, C-contiguous and writeable, to draw into; None allocates.
 
         Returns:
@@ -335,7 +305,15 @@ class Renderer:
 
     def _start(self) -> None:
         # Threads do not survive a fork, so a child process starts its own.
-        self._native = _core.Renderer(self.scene._native, self.height, self.width, self.num_threads)
+        try:
+            self._native = _core.Renderer(
+                self.scene._native, self.height, self.width, self.num_threads
+            )
+        except (RuntimeError, MemoryError) as error:
+            raise ArgumentError(
+                "`num_threads` must be few enough for this system's limits on threads and memory, "
+                f"got {self.num_threads}. Use num_threads=1 or smaller pictures."
+            ) from error
         self._process = os.getpid()
 
     def _poses(self, source: Any) -> Poses:
@@ -344,11 +322,9 @@ class Renderer:
         if isinstance(source, mujoco.MjData):
             return Poses.from_data(source)
         if isinstance(source, mujoco.batch.Batch):
-            if self._batch is None or self._batch[0] is not source:
-                self._batch = (source, Poses.from_batch(source))
-                # A batch fills bound arrays in its next call only, so make them current.
-                source.forward(stage=mujoco.mjtStage.mjSTAGE_POS.value)
-            return self._batch[1]
+            if self._batch is None or self._batch.batch is not source:
+                self._batch = _BatchPoses(source)
+            return self._batch.current()
         if isinstance(source, Sequence) and all(isinstance(d, mujoco.MjData) for d in source):
             if not source:
                 return self._no_worlds()
@@ -382,6 +358,11 @@ class Renderer:
 
     def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
         view, n = self.scene._view, poses.num_worlds
+        if view.fixed >= poses.cam_xpos.shape[1] or view.track >= poses.subtree_com.shape[1]:
+            raise ArgumentError(
+                "`source` must be of the scene's model, got poses without the camera or body that "
+                "the scene is seen from. Use one Scene per model."
+            )
         if view.fixed >= 0:
             return poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
         assert view.offset is not None
