@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from gymnasium.vector import AutoresetMode
 
-from vlmrm_fast import clip
 from vlmrm_fast.envs import TaskWorlds, make_vec_env
 from vlmrm_fast.errors import ArgumentError, CheckpointError, UnknownNameError
 from vlmrm_fast.rendering import Renderer, Scene
@@ -29,44 +26,6 @@ class Brightness:
     def score(self, frames: np.ndarray) -> np.ndarray:
         assert frames.dtype == np.uint8
         return frames.mean(axis=(1, 2, 3), dtype=np.float32) / 255
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The built-in architecture with random weights, on disk."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, folder)
-    torch.manual_seed(0)
-    clip.save_model(clip.build_model(folder), folder)
-    return str(folder)
-
-
-def test_rewards_are_the_models_and_do_not_depend_on_other_worlds(model_folder: str) -> None:
-    options = {"model": model_folder, "seed": 3}
-    many, few = (make_vec_env(CARTPOLE, n, **options) for n in (9, 2))
-    size = many.worlds.reward.image_size
-    assert many.last_frames.shape == (9, size, size, 3)
-    many.reset()
-    few.reset()
-    for actions in actions_of(many, 3):
-        _, rewards, _, infos = step(many, actions)
-        _, others, _, _ = step(few, actions[:2])
-        assert rewards.dtype == np.float32
-        np.testing.assert_array_equal(rewards, many.worlds.reward.score(many.last_frames))
-        np.testing.assert_allclose(rewards[:2], others, rtol=0, atol=1e-6)
-        assert [info["vlm_reward"] for info in infos] == rewards.tolist()
-
-
-@pytest.mark.parametrize("name", ["cartpole-upright", "humanoid-kneeling"])
-def test_the_default_reward_is_the_tasks_sentence_on_the_built_in_model(name: str) -> None:
-    env = make_vec_env(name, 2, seed=0)
-    reward, task = env.worlds.reward, get_task(name)
-    assert tuple(reward.goal) == (task.goal,)
-    assert reward.alpha == task.alpha
-    assert env.last_frames.shape == (2, reward.image_size, reward.image_size, 3)
-    env.reset()
-    _, rewards, _, _ = step(env, np.zeros((2, env.action_space.shape[0])))
-    np.testing.assert_array_equal(rewards, reward.score(env.last_frames))
 
 
 def make(task: Task | str = CARTPOLE, num_envs: int = 4, **options: Any) -> Any:
