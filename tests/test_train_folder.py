@@ -156,3 +156,34 @@ def test_metrics_that_cannot_be_written_warn_once_and_go_on(
     files.write(1, {"step": 1}, {})
     files.write(2, {"step": 2}, {})
     assert capsys.readouterr().err.count("warning") == 1
+
+
+UNPRIVILEGED = """
+import os, sys
+from vlmrm_fast import run_folder
+from vlmrm_fast.errors import ArgumentError
+
+if os.geteuid() == 0:
+    os.setuid(65534)  # root may write anywhere
+for place in sys.argv[1:]:
+    try:
+        run_folder.create(place, "x")
+    except ArgumentError as error:
+        print(error)
+"""
+
+
+def test_a_place_without_write_permission_is_one_clear_error(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    (closed := tmp_path.parent / f"{tmp_path.name}-closed").mkdir(mode=0o000)
+    places = [tmp_path / "run", closed / "inner" / "run"]
+    command = [sys.executable, "-c", UNPRIVILEGED, *map(str, places)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    closed.rmdir()
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line, place in zip(lines, places, strict=True):
+        assert line.startswith(f"run_dir must be a folder that can be written, got {place}: ")
+        assert "Permission denied" in line
+        assert line.endswith("Name another one with --run-dir.")

@@ -83,7 +83,8 @@ def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
         ArgumentError: it holds a run already, or cannot be written.
     """
     folder = None if path is None else Path(path)
-    if folder is not None and (folder / "config.yaml").exists() and not overwrite:
+    # Path.exists raises where a parent may not be entered; the probe below says so better.
+    if folder is not None and os.path.exists(folder / "config.yaml") and not overwrite:
         raise ArgumentError(
             f"run_dir must not hold a run yet, got {folder}. Continue that run with "
             f"--resume {folder}, replace it with --overwrite, or name another folder."
