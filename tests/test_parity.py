@@ -171,8 +171,7 @@ def _worlds(model: mujoco.MjModel, count: int) -> list[mujoco.MjData]:
 )
 def test_gymnasium_models_look_as_in_mujoco(name: str) -> None:
     model = mujoco.MjModel.from_xml_path(os.path.join(ASSETS, f"{name}.xml"))
-    # Seen along an axis, the edge of MuJoCo's shadow map is a dark row on the floor of the other
-    # models, an artefact that is not drawn here.
+    # The other models in that view: see the next test.
     far = PAPER if name == "humanoid" else dataclasses.replace(PAPER, azimuth=145.0)
     cameras = [None, 0 if model.ncam else Camera(distance=2.0, track_body="pole"), far, NEAR]
     worlds = _worlds(model, 2)
@@ -182,6 +181,19 @@ def test_gymnasium_models_look_as_in_mujoco(name: str) -> None:
             for theirs, ours in _pairs(renderer, model, worlds, camera):
                 assert _psnr(theirs, ours) >= 37, camera
                 assert _ssim(theirs, ours) >= 0.99, camera
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ant", "half_cheetah", "walker2d"])
+def test_views_below_37_db_differ_by_marks_of_the_shadow_map_only(name: str) -> None:
+    # Seen along an axis, MuJoCo's shadow map leaves a dark line on the floor that is not drawn
+    # here: 36 to 37 dB. Without shadows the same views agree at 45 dB and more.
+    for bound, shadows in ((35.5, 1), (43, 0)):
+        model = mujoco.MjModel.from_xml_path(os.path.join(ASSETS, f"{name}.xml"))
+        model.light_castshadow[:] &= bool(shadows)
+        with mujoco.Renderer(model, SIZE, SIZE) as renderer:
+            for theirs, ours in _pairs(renderer, model, _worlds(model, 2), PAPER):
+                assert _psnr(theirs, ours) >= bound, shadows
 
 
 @pytest.mark.parametrize("name", SCENES)
