@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -38,3 +39,24 @@ def restored_generators():
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def untrained_folder(tmp_path_factory):
+    """The built-in architecture with random weights, on disk; not to be changed."""
+    from vlmrm_fast import clip
+
+    folder = tmp_path_factory.mktemp("untrained")
+    shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, folder)
+    torch.manual_seed(0)
+    clip.save_model(clip.build_model(folder), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def one_torch_thread():
+    """Tiny networks learn faster on one thread, much faster on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

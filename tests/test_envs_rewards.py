@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-
 import numpy as np
 import pytest
-import torch
 
-from vlmrm_fast import clip
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.tasks import get_task
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The built-in architecture with random weights, on disk."""
-    folder = tmp_path_factory.mktemp("model")
-    shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, folder)
-    torch.manual_seed(0)
-    clip.save_model(clip.build_model(folder), folder)
-    return str(folder)
-
-
-def test_rewards_are_the_models_and_do_not_depend_on_other_worlds(model_folder: str) -> None:
-    options = {"model": model_folder, "seed": 3}
+def test_rewards_are_the_models_and_do_not_depend_on_other_worlds(untrained_folder: str) -> None:
+    options = {"model": untrained_folder, "seed": 3}
     many, few = (make_vec_env("cartpole-upright", n, **options) for n in (9, 2))
     size = many.worlds.reward.image_size
     assert many.last_frames.shape == (9, size, size, 3)

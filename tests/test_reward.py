@@ -18,19 +18,8 @@ OPENAI_STD = np.array([0.26862954, 0.26130258, 0.27577711]).reshape(1, 3, 1, 1)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The built-in architecture with random weights, on disk."""
-    folder = tmp_path_factory.mktemp("model")
-    config = json.loads((clip.BUILTIN_FOLDER / clip.CONFIG_FILE).read_text())
-    (folder / clip.CONFIG_FILE).write_text(json.dumps(config))
-    torch.manual_seed(0)
-    clip.save_model(clip.build_model(folder), folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def reward(folder: str) -> VLMReward:
-    return VLMReward(folder, goal=GOAL, baseline=BASELINE, alpha=0.5)
+def reward(untrained_folder: str) -> VLMReward:
+    return VLMReward(untrained_folder, goal=GOAL, baseline=BASELINE, alpha=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +50,20 @@ def bicubic(old: int, new: int) -> np.ndarray:
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("size", [(96, 96), (120, 150)])
 def test_compat_reproduces_the_original_from_pixels_to_reward(
-    folder: str, alpha: float, size: tuple[int, int]
+    untrained_folder: str, alpha: float, size: tuple[int, int]
 ) -> None:
     goals, bases = [GOAL, "an upright pole"], [BASELINE, "a cart with a pole"]
     images = np.random.default_rng(1).integers(0, 256, (5, *size, 3), dtype=np.uint8)
-    ours = VLMReward(folder, goal=goals, baseline=bases, alpha=alpha, compat=True).score(images)
+    ours = VLMReward(untrained_folder, goal=goals, baseline=bases, alpha=alpha, compat=True).score(
+        images
+    )
 
     # Independent: float64 pixels, open_clip's own towers in float64, the matrix definition.
     pixels = np.einsum(
         "sh,bhwc,tw->bcst", bicubic(size[0], 96), images / 255, bicubic(size[1], 96), optimize=True
     )
-    model = open_clip.create_model(f"local-dir:{folder}").double().eval()
-    words = open_clip.get_tokenizer(f"local-dir:{folder}")(goals + bases)
+    model = open_clip.create_model(f"local-dir:{untrained_folder}").double().eval()
+    words = open_clip.get_tokenizer(f"local-dir:{untrained_folder}")(goals + bases)
     with torch.inference_mode():
         x = model.encode_image(torch.from_numpy((pixels - OPENAI_MEAN) / OPENAI_STD)).numpy()
         text = model.encode_text(words).numpy()
@@ -85,7 +76,7 @@ def test_compat_reproduces_the_original_from_pixels_to_reward(
 
 
 def test_default_renormalises_the_mean_of_several_prompts(
-    folder: str, frames: np.ndarray, reward: VLMReward
+    untrained_folder: str, frames: np.ndarray, reward: VLMReward
 ) -> None:
     several = reward.with_prompts([GOAL, "an upright pole"])
     mean = reward.embed_text([GOAL, "an upright pole"]).mean(0)
@@ -107,9 +98,11 @@ def test_alpha_above_zero_follows_the_definition(frames: np.ndarray, reward: VLM
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 7, 16, 23, 64])
 def test_a_reward_does_not_depend_on_the_rest_of_the_batch(
-    folder: str, frames: np.ndarray, reward: VLMReward, batch_size: int
+    untrained_folder: str, frames: np.ndarray, reward: VLMReward, batch_size: int
 ) -> None:
-    split = VLMReward(folder, goal=GOAL, baseline=BASELINE, alpha=0.5, batch_size=batch_size)
+    split = VLMReward(
+        untrained_folder, goal=GOAL, baseline=BASELINE, alpha=0.5, batch_size=batch_size
+    )
     assert np.abs(split.score(frames) - reward.score(frames)).max() <= 1e-6
     assert np.abs(reward.score(frames[3:4]) - reward.score(frames)[3]).max() <= 1e-6
 
@@ -209,8 +202,12 @@ def test_wrong_arguments_are_refused_before_the_model_is_looked_for(
         VLMReward("/no/such/model", **arguments)
 
 
-def test_a_long_prompt_is_refused_before_the_weights_are_read(folder: str, tmp_path: Path) -> None:
-    (tmp_path / clip.CONFIG_FILE).write_text((Path(folder) / clip.CONFIG_FILE).read_text())
+def test_a_long_prompt_is_refused_before_the_weights_are_read(
+    untrained_folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / clip.CONFIG_FILE).write_text(
+        (Path(untrained_folder) / clip.CONFIG_FILE).read_text()
+    )
     (tmp_path / clip.WEIGHTS_FILE).write_bytes(b"not weights")
     with pytest.raises(ArgumentError, match="would ignore 'the end'"):
         VLMReward(str(tmp_path), goal=" ".join(["cart"] * 30) + " the end")
@@ -218,8 +215,8 @@ def test_a_long_prompt_is_refused_before_the_weights_are_read(folder: str, tmp_p
         VLMReward(str(tmp_path), goal="cart")
 
 
-def test_equal_prompts_are_fine_at_alpha_zero(folder: str, frames: np.ndarray) -> None:
-    same = VLMReward(folder, goal=GOAL, baseline=GOAL)
+def test_equal_prompts_are_fine_at_alpha_zero(untrained_folder: str, frames: np.ndarray) -> None:
+    same = VLMReward(untrained_folder, goal=GOAL, baseline=GOAL)
     assert np.isfinite(same.score(frames)).all()
 
 
@@ -243,9 +240,11 @@ def test_with_prompts_shares_the_model_and_leaves_the_first_reward_alone(
         reward.with_prompts("cart " * 40)
 
 
-def test_describe_records_what_a_run_needs_as_json(folder: str, reward: VLMReward) -> None:
+def test_describe_records_what_a_run_needs_as_json(
+    untrained_folder: str, reward: VLMReward
+) -> None:
     record = json.loads(json.dumps(reward.describe()))
-    assert record["model"] == folder
+    assert record["model"] == untrained_folder
     assert len(record["weights_sha256"]) == 64
     assert record["prompt_tokens"] == {GOAL: 11, BASELINE: 5}
     assert (record["device"], record["precision"]) in {("cpu", "fp32"), ("cuda", "fp16")}
@@ -261,10 +260,10 @@ def test_scoring_leaves_torchs_threads_alone(reward: VLMReward, frames: np.ndarr
 
 
 def test_running_out_of_gpu_memory_halves_the_batch_and_says_so(
-    folder: str, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    untrained_folder: str, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No machine runs out of memory on demand: the encoder refuses large batches instead.
-    reward = VLMReward(folder, goal=GOAL, batch_size=16)
+    reward = VLMReward(untrained_folder, goal=GOAL, batch_size=16)
     expected = reward.score(frames)
     encode = reward._model.embed_images
 
@@ -287,9 +286,9 @@ def test_running_out_of_gpu_memory_halves_the_batch_and_says_so(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_fp16_on_a_gpu_stays_close_to_the_cpu(folder: str, frames: np.ndarray) -> None:
+def test_fp16_on_a_gpu_stays_close_to_the_cpu(untrained_folder: str, frames: np.ndarray) -> None:
     arguments: dict[str, Any] = {"goal": GOAL, "baseline": BASELINE, "alpha": 0.5}
-    gpu = VLMReward(folder, device="cuda", **arguments)
-    cpu = VLMReward(folder, device="cpu", **arguments)
+    gpu = VLMReward(untrained_folder, device="cuda", **arguments)
+    cpu = VLMReward(untrained_folder, device="cpu", **arguments)
     assert gpu.describe()["precision"] == "fp16"
     assert np.abs(gpu.score(frames) - cpu.score(frames)).max() <= 1e-3

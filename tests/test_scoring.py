@@ -1,29 +1,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from vlmrm_fast import VLMReward, clip
+from vlmrm_fast import VLMReward
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
 from vlmrm_fast.scoring import ScoreConfig, rank_correlation, run_score, score_frames
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The built-in architecture with random weights, on disk."""
-    folder = tmp_path_factory.mktemp("model")
-    config = json.loads((clip.BUILTIN_FOLDER / clip.CONFIG_FILE).read_text())
-    (folder / clip.CONFIG_FILE).write_text(json.dumps(config))
-    torch.manual_seed(0)
-    clip.save_model(clip.build_model(folder), folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +19,10 @@ def frames() -> np.ndarray:
 
 
 @pytest.fixture
-def config(model: str, tmp_path: Path) -> ScoreConfig:
+def config(untrained_folder: str, tmp_path: Path) -> ScoreConfig:
     goals = ("a robot kneeling", "a robot, standing")
     return ScoreConfig(
-        model=model, goal=goals, baseline="a robot", alpha=0.5, out=str(tmp_path / "out")
+        model=untrained_folder, goal=goals, baseline="a robot", alpha=0.5, out=str(tmp_path / "out")
     )
 
 
@@ -104,8 +91,8 @@ def test_a_video_is_scored_frame_by_frame(config: ScoreConfig, tmp_path: Path) -
     assert np.abs(scores.rewards - expected(config, decoded)).max() <= 1e-6
 
 
-def test_a_tasks_states_are_scored_with_its_prompts_and_ground_truth(model: str) -> None:
-    config = ScoreConfig(task="cartpole-upright", model=model, num_states=21, seed=3)
+def test_a_tasks_states_are_scored_with_its_prompts_and_ground_truth(untrained_folder: str) -> None:
+    config = ScoreConfig(task="cartpole-upright", model=untrained_folder, num_states=21, seed=3)
     scores = score_frames(config)
     assert scores.goals == ("pole vertically upright on top of the cart",)
     assert len(scores.labels) == 21
@@ -148,11 +135,16 @@ def test_the_command_leaves_a_table_a_csv_file_and_a_plot(
 
 
 def test_a_tasks_table_compares_with_the_ground_truth(
-    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    untrained_folder: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     run_score(
-        ScoreConfig(task="cartpole-upright", model=model, num_states=16, out=str(tmp_path / "o"))
+        ScoreConfig(
+            task="cartpole-upright", model=untrained_folder, num_states=16, out=str(tmp_path / "o")
+        )
     )
     assert "rank corr. with truth" in capsys.readouterr().out
     assert "ground_truth" in (tmp_path / "o" / "scores.csv").read_text().splitlines()[0]
