@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import mujoco
@@ -13,136 +12,13 @@ import numpy as np
 
 from vlmrm_fast import _camera, _core, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._poses import BatchPoses, Poses
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
 
 BACKENDS = ("auto", "ray")
 _DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
-
-
-@dataclass
-class Poses:
-    """Where everything is in N worlds; drawn as it stands, never recomputed.
-
-    After `mj_step` these arrays lag one substep behind qpos, and gymnasium draws them so.
-
-    Attributes:
-        geom_xpos: (N, ngeom, 3) float64.
-        geom_xmat: (N, ngeom, 9) float64.
-        site_xpos: (N, nsite, 3) float64.
-        site_xmat: (N, nsite, 9) float64.
-        cam_xpos: (N, ncam, 3) float64.
-        cam_xmat: (N, ncam, 9) float64.
-        light_xpos: (N, nlight, 3) float64.
-        light_xdir: (N, nlight, 3) float64.
-        xpos: (N, nbody, 3) float64.
-        subtree_com: (N, nbody, 3) float64.
-    """
-
-    geom_xpos: np.ndarray
-    geom_xmat: np.ndarray
-    site_xpos: np.ndarray
-    site_xmat: np.ndarray
-    cam_xpos: np.ndarray
-    cam_xmat: np.ndarray
-    light_xpos: np.ndarray
-    light_xdir: np.ndarray
-    xpos: np.ndarray
-    subtree_com: np.ndarray
-
-    @classmethod
-    def from_data(cls, data: mujoco.MjData | Sequence[mujoco.MjData]) -> Poses:
-        """Copy the poses of one or several MjData.
-
-        Args:
-            data: one MjData (N = 1) or a sequence of N.
-
-        Returns:
-            Arrays with a leading dimension N.
-
-        Raises:
-            ArgumentError: the data are of models of different sizes.
-        """
-        worlds = [data] if isinstance(data, mujoco.MjData) else list(data)
-        arrays = {}
-        for f in fields(cls):
-            rows = [getattr(d, f.name) for d in worlds]
-            if len({row.shape for row in rows}) > 1:
-                shapes = sorted({row.shape for row in rows})
-                raise ArgumentError(
-                    f"`data` must be of one model, got {f.name} of shapes {shapes}. "
-                    "Use one Scene and Renderer per model."
-                )
-            arrays[f.name] = np.array(rows)
-        return cls(**arrays)
-
-    @classmethod
-    def from_batch(cls, batch: mujoco.batch.Batch) -> Poses:
-        """Bind the poses of a batch; they are filled by its next call and stay live as it steps.
-
-        Args:
-            batch: the batch, whose arrays are bound once.
-
-        Returns:
-            Views of the batch's memory.
-        """
-        empty = {"site": batch.model.nsite, "cam": batch.model.ncam, "light": batch.model.nlight}
-        arrays = {}
-        for f in fields(cls):
-            prefix = f.name.split("_")[0]
-            if empty.get(prefix, 1) == 0:
-                width = 9 if f.name.endswith("xmat") else 3
-                arrays[f.name] = np.zeros((batch.nsim, 0, width))
-            else:
-                arrays[f.name] = batch.bind(f.name)
-        return cls(**arrays)
-
-    @property
-    def num_worlds(self) -> int:
-        """N."""
-        return len(self.geom_xpos)
-
-
-class _BatchPoses:
-    """The poses of a batch, with copies in place of what its next call will fill."""
-
-    def __init__(self, batch: mujoco.batch.Batch) -> None:
-        self.batch = batch
-        self._live = Poses.from_batch(batch)
-        self._waiting = [f.name for f in fields(Poses)]
-
-    def current(self) -> Poses:
-        """Return the batch's arrays as they stand; rows never filled come from its state."""
-        if not self._waiting:
-            return self._live
-        empty = {name: ~getattr(self._live, name).any((1, 2)) for name in self._waiting}
-        worlds = np.flatnonzero(np.any(list(empty.values()), axis=0))
-        if worlds.size == 0:
-            self._waiting = []
-            return self._live
-        # Computed aside, for a call of the batch would overwrite arrays that others watch.
-        copies = Poses.from_data([self._copy(int(i)) for i in worlds])
-        arrays = dict(vars(self._live))
-        for name in self._waiting:
-            fresh = getattr(copies, name)
-            unfilled = empty[name][worlds]
-            arrays[name] = arrays[name].copy()
-            arrays[name][worlds[unfilled]] = fresh[unfilled]
-        # What is zero in truth too has nothing to wait for.
-        self._waiting = [
-            name
-            for name in self._waiting
-            if (empty[name][worlds] & getattr(copies, name).any((1, 2))).any()
-        ]
-        return Poses(**arrays)
-
-    def _copy(self, sim: int) -> mujoco.MjData:
-        model, data = self.batch.get_model(sim), self.batch.get_data(sim)
-        mujoco.mj_kinematics(model, data)
-        mujoco.mj_comPos(model, data)
-        mujoco.mj_camlight(model, data)
-        return data
 
 
 class Scene:
@@ -250,7 +126,7 @@ class Renderer:
         self.backend = "ray"
         self._native: _core.Renderer | None = None
         self._process = -1
-        self._batch: _BatchPoses | None = None
+        self._batch: BatchPoses | None = None
         self._start()
 
     def render(
@@ -323,7 +199,7 @@ class Renderer:
             return Poses.from_data(source)
         if isinstance(source, mujoco.batch.Batch):
             if self._batch is None or self._batch.batch is not source:
-                self._batch = _BatchPoses(source)
+                self._batch = BatchPoses(source)
             return self._batch.current()
         if isinstance(source, Sequence) and all(isinstance(d, mujoco.MjData) for d in source):
             if not source:
