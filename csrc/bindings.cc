@@ -83,7 +83,7 @@ void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* s
     g.dim_below = g.shininess > 0 ? std::exp(-6.93f / (128 * g.shininess)) : -2.0f;
     const int32_t limit = g.from_site ? scene->num_model_sites : scene->num_model_geoms;
     require(g.index >= 0 && g.index < limit, "geom index out of range");
-    require(g.texture < static_cast<int32_t>(scene->textures.size()), "texture out of range");
+    require(g.texture < static_cast<int32_t>(scene->assets->textures.size()), "texture out of range");
     scene->geoms.push_back(g);
   }
 }
@@ -117,7 +117,10 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->num_model_geoms = integer("ngeom");
   scene->num_model_sites = integer("nsite");
   scene->num_model_lights = integer("nlight");
-  for (auto item : textures) scene->textures.push_back(read_texture(item.cast<py::tuple>()));
+  auto assets = std::make_shared<Assets>();
+  for (auto item : textures) assets->textures.push_back(read_texture(item.cast<py::tuple>()));
+  scene->textures = assets->textures.data();
+  scene->assets = std::move(assets);
   read_geoms(geom_ints, geom_floats, scene.get());
   read_lights(light_ints, light_floats, scene.get());
   scene->sky = integer("sky");

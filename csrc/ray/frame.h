@@ -49,6 +49,9 @@ constexpr int kMaxPairs = kMaxSlots * 18;
 struct Frame {
   Frame(const Scene& scene, int height, int width);
 
+  // Makes room for the scene's lists, which may have grown. set_up expects it to have been called.
+  void fit(const Scene& scene);
+
   int height, width, pitch;
   float step_x, step_y;  // size of a pixel at unit depth
   bool sky_magnified;  // no pixel covers a whole texel of the sky

@@ -1,10 +1,12 @@
-// What is drawn: an immutable description of one model, in plain arrays.
+// What is drawn: a description of one model, in plain arrays, built from numpy arrays by bindings.cc.
 //
-// Built once from numpy arrays by bindings.cc, then shared read-only by all workers.
+// Assets are immutable and shared by all copies of a Scene. Its lists are read-only to all workers
+// where the scene is static; otherwise each worker refills those of a copy of its own every frame.
 #ifndef VLMRM_RAY_SCENE_H_
 #define VLMRM_RAY_SCENE_H_
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace vlmrm {
@@ -63,10 +65,16 @@ struct Light {
   float tan_shadow;  // half opening of the shadow map of a spot light
 };
 
+// What no frame changes, however its lists do.
+struct Assets {
+  std::vector<Texture> textures;
+};
+
 struct Scene {
+  std::shared_ptr<const Assets> assets;
+  const Texture* textures = nullptr;  // those of `assets`
   std::vector<Geom> geoms;
   std::vector<Light> lights;
-  std::vector<Texture> textures;
   int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;
   int32_t sky = -1;         // texture index
   int32_t reflective = -1;  // geom index of the one mirror

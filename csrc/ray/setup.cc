@@ -337,7 +337,7 @@ void place_casters(const Scene& scene, Frame* f) {
 }  // namespace
 
 Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + 7) / 8 * 8) {
-  const size_t n = scene.geoms.size(), pixels = static_cast<size_t>(pitch) * h;
+  const size_t pixels = static_cast<size_t>(pitch) * h;
   const float half_width =
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
   step_x = 2 * half_width / w;
@@ -349,18 +349,6 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
                                             std::max(step_x, step_y) <= 1.0f;
   depth.resize(pixels);
   id.resize(pixels + 16);
-  if (scene.reflective >= 0) {
-    mirror_depth.resize(pixels);
-    mirror_id.resize(pixels + 16);
-  }
-  view.resize(2 * n);
-  order.resize(n);
-  transparent.resize(n);
-  light.resize(scene.lights.size());
-  mirror_light.resize(scene.lights.size());
-  num_casters.resize(scene.lights.size());
-  casters.resize(scene.lights.size());
-  for (auto& list : casters) list.resize(n);
   slot_pixel.resize(kMaxSlots);
   slot_x.resize(kMaxSlots);
   slot_y.resize(kMaxSlots);
@@ -380,7 +368,29 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   fragment_slot.resize(kMaxFragments);
   fragment_weight.resize(kMaxFragments);
   fragment_sorted.resize(kMaxFragments + 8);
-  bucket.resize(2 * n + 3);
+  fit(scene);
+}
+
+void Frame::fit(const Scene& scene) {
+  const size_t n = scene.geoms.size(), num_lights = scene.lights.size();
+  if (scene.reflective >= 0 && mirror_id.empty()) {
+    mirror_depth.resize(depth.size());
+    mirror_id.resize(id.size());
+  }
+  // Grown only, so that a list which comes and goes allocates once.
+  if (bucket.empty() || order.size() < n) {
+    view.resize(2 * n);
+    order.resize(n);
+    transparent.resize(n);
+    bucket.resize(2 * n + 3);
+  }
+  if (light.size() < num_lights) {
+    light.resize(num_lights);
+    mirror_light.resize(num_lights);
+    num_casters.resize(num_lights);
+    casters.resize(num_lights);
+  }
+  for (auto& list : casters) list.resize(order.size());
 }
 
 void set_up(const Scene& scene, const World& w, Frame* f) {
