@@ -128,7 +128,8 @@ class Resolve {
                      splat(static_cast<float>(f_.slot_y[s1])));
       vf x = splat(f_.left) + (px + dx) * splat(f_.step_x);
       vf y = splat(f_.top) - (py + dy) * splat(f_.step_y);
-      Hit h = hit_eye<kType>(g, x, y);
+      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y)
+                         : hit_eye<kType>(g, x, y);
       float t[kLanes];
       int32_t face[kLanes];
       store(t, h.t);
@@ -148,7 +149,7 @@ class Resolve {
       f_.sample_id[k] = id;
       return;
     }
-    if (f_.sample_id[k] >> 3 != scene_.reflective || t <= f_.sample_depth[k] ||
+    if (f_.sample_id[k] >> 3 != f_.reflective || t <= f_.sample_depth[k] ||
         t > f_.mirror_sample_depth[k]) {
       return;
     }
