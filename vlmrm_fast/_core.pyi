@@ -17,7 +17,16 @@ class Scene:
     ) -> None: ...
 
 class Renderer:
-    def __init__(self, scene: Scene, height: int, width: int, num_threads: int) -> None: ...
+    def __init__(
+        self,
+        scene: Scene,
+        height: int,
+        width: int,
+        num_threads: int,
+        table: np.ndarray | None = None,
+        planar: bool = False,
+        supersample: int = 1,
+    ) -> None: ...
     def render(
         self,
         out: np.ndarray,
