@@ -14,7 +14,7 @@ namespace VLMRM_ISA {
 struct Hit {
   vf t;
   vi face;  // 0..5 where the surface has edges
-  vi mask;
+  vm mask;
 };
 
 template <bool kExit>
@@ -45,7 +45,7 @@ VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
   vf as = a + d.z * d.z;
   vf bs = b + oz * d.z;
   vf ds = bs * bs - as * (o.x * o.x + o.y * o.y + oz * oz - r2);
-  vi side = abs(z) <= h;
+  vm side = abs(z) <= h;
   vf tc = root<kExit>(bs, ds, as);
   return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f)))};
 }
@@ -63,7 +63,7 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf z0 = (-h - o.z) * iz, z1 = (h - o.z) * iz;
   vf zmin = min(z0, z1), zmax = max(z0, z1);
   vf enter = max(t0, zmin), leave = min(t1, zmax);
-  vi cap = zmin > t0;
+  vm cap = zmin > t0;
   vi face = select(cap, select(d.z < splat(0.0f), splat(int32_t{1}), splat(int32_t{2})), vi{});
   return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave)};
 }
@@ -92,7 +92,7 @@ enum Side { kFront, kBack, kBoth };
 VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, Side side, float reach,
                            const float* eye) {
   vf t = -o.z / d.z;
-  vi mask = side == kFront ? d.z < vf{} : side == kBack ? d.z > vf{} : d.z != vf{};
+  vm mask = side == kFront ? d.z < vf{} : side == kBack ? d.z > vf{} : d.z != vf{};
   vf x = o.x + t * d.x, y = o.y + t * d.y;
   if (size[0] > 0) mask &= abs(x) <= splat(size[0]);
   if (size[1] > 0) mask &= abs(y) <= splat(size[1]);
@@ -144,7 +144,7 @@ VLMRM_INLINE vi face_at(v3 p, const float* size) {
   const vf az = abs(p.z) * splat(1 / size[2]);
   const vi one = splat(int32_t{1}), two = splat(int32_t{2});
   if (kType == kCylinder) {
-    vi cap = az * az >= max(ax * ax + ay * ay, splat(1 - 1e-5f));
+    vm cap = az * az >= max(ax * ax + ay * ay, splat(1 - 1e-5f));
     return select(cap, select(p.z > vf{}, one, two), vi{});
   }
   if (kType != kBox) return vi{};
@@ -160,7 +160,7 @@ VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, 
   Hit h = hit_ray<kType>(g, r);
   if (kType == kPlane || !g.hollow) return h;
   const Hit out = hit_local<kType, true>(r.o, r.d, g.size);
-  const vi use = out.mask & ~(h.mask & (h.t > splat(znear)));
+  const vm use = out.mask & ~(h.mask & (h.t > splat(znear)));
   h.t = select(use, out.t, h.t);
   h.face = select(use, face_at<kType>(r.o + r.d * out.t, g.size), h.face);
   h.mask |= use;

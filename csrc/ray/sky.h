@@ -44,7 +44,7 @@ VLMRM_INLINE Color mix(const Color& c, v3 over, vf alpha) {
 }
 
 // How opaque the haze is where `drop` falls from 1 at the plane to 0 at the height of the eye.
-VLMRM_INLINE vf haze_alpha(const Scene& scene, vf drop, vi seen) {
+VLMRM_INLINE vf haze_alpha(const Scene& scene, vf drop, vm seen) {
   vf rise = splat(1.0f) - drop, peak = splat(scene.haze_peak);
   vf alpha = select(rise < peak, rise / peak, drop / (splat(1.0f) - peak));
   return select(seen, clamp01(alpha), vf{});
@@ -65,7 +65,7 @@ __attribute__((noinline)) static Color add_haze_general(const Scene& scene, cons
   const vf root = sqrt(max(qb * qb - qa * qc, vf{}));
   const vf t = -qc / max(qb + root, splat(1e-20f));
   const vf drop = (down0 + t * down) * splat(1 / (f.haze_height * f.sky_radius));
-  const vi seen = (drop > vf{}) & (drop < splat(1.0f)) & (t > vf{});
+  const vm seen = (drop > vf{}) & (drop < splat(1.0f)) & (t > vf{});
   v3 rgb = splat3(scene.haze_rgb);
   if (scene.fog) rgb = fogged(scene, rgb, t, scene.fog_rgb);
   return mix(c, rgb, haze_alpha(scene, drop, seen));
@@ -81,7 +81,7 @@ VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Colo
   vf level = max(dot(d, d) - down * down, splat(1e-12f));
   vf slope = down / sqrt(level);
   vf drop = slope / (splat(f.haze_height) + slope * splat(scene.haze));  // 1 at the plane
-  vi seen = (drop > vf{}) & (drop < splat(1.0f));
+  vm seen = (drop > vf{}) & (drop < splat(1.0f));
   if (!any(seen)) return c;
   return mix(c, splat3(scene.haze_rgb), haze_alpha(scene, drop, seen));
 }
@@ -103,7 +103,7 @@ __attribute__((noinline)) static Color shade_sky_general(const Scene& scene, con
   const vf side = (sqrt(max(disc, vf{})) - b) / a;
   const vf dz = select(abs(d.z) > splat(1e-12f), d.z, splat(1e-12f));
   const vf cap = (select(dz > vf{}, r, -r) - o.z) / dz;
-  const vi on_cap = cap < side;
+  const vm on_cap = cap < side;
   const vf t = select(on_cap, cap, side);
   const v3 p = o + d * t;
   // How the point moves along the cylinder when the pixel does.
@@ -118,7 +118,7 @@ __attribute__((noinline)) static Color shade_sky_general(const Scene& scene, con
                 cube_coordinates(turned(p.x, p.y, p.z), turned(px.x, px.y, px.z),
                                  turned(py.x, py.y, py.z)));
   if (scene.fog) c = fogged(scene, c, t, scene.fog_rgb);
-  const vi none = disc < vf{};
+  const vm none = disc < vf{};
   c = select(none, v3{vf{}, vf{}, vf{}}, c);
   return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
 }
