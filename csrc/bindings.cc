@@ -43,7 +43,7 @@ Texture read_texture(const py::tuple& item) {
                 row[4] + (faces - 1) * row[3] + int64_t{row[2]} * (row[1] + 2) <= texels.size(),
             "mip level outside of the texels");
   }
-  texture.texels.assign(texels.data(), texels.data() + texels.size());
+  pack_columns(texels.data(), static_cast<size_t>(texels.size()), &texture);
   return texture;
 }
 
