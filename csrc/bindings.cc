@@ -130,6 +130,15 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->haze_rgb[1] = number("haze_g");
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
+  scene->orthographic = integer("orthographic");
+  scene->cull = integer("cull_face");
+  scene->additive = integer("additive");
+  scene->fog = integer("fog");
+  scene->fog_end = number("fog_end");
+  scene->fog_rate = number("fog_rate");
+  scene->fog_rgb[0] = number("fog_r");
+  scene->fog_rgb[1] = number("fog_g");
+  scene->fog_rgb[2] = number("fog_b");
   return scene;
 }
 
