@@ -82,6 +82,7 @@ def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Sce
         "znear": model.vis.map.znear * model.stat.extent,
         "zfar": model.vis.map.zfar * model.stat.extent,
         "shadow_clip": model.vis.map.shadowclip * model.stat.extent,
+        "shadow_size": max(model.vis.quality.shadowsize, 3),
         "haze": model.vis.map.haze,
         "haze_peak": _haze_peak(model.vis.map.haze),
         "haze_r": model.vis.rgba.haze[0],
