@@ -124,6 +124,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->znear = number("znear");
   scene->zfar = number("zfar");
   scene->shadow_clip = number("shadow_clip");
+  scene->shadow_size = number("shadow_size");
   scene->haze = number("haze");
   scene->haze_peak = number("haze_peak");
   scene->haze_rgb[0] = number("haze_r");

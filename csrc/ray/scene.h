@@ -90,6 +90,7 @@ struct Scene {
   int32_t orthographic = 0;
   float znear = 0, zfar = 0;
   float shadow_clip = 0;
+  float shadow_size = 4096;  // of the shadow map [texels]
   float haze = 0;       // width of the haze cone
   float haze_peak = 0;  // height at which it is opaque
   float haze_rgb[3] = {1, 1, 1};
