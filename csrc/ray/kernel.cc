@@ -60,6 +60,18 @@ void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
   }
 }
 
+// Geoms may pass through the sky box: only what lies before it is seen.
+void clip_at_sky(const Scene& scene, Frame* f) {
+  for (int row = 0; row < f->height; ++row) {
+    const vf y = splat(f->top - row * f->step_y);
+    for (int col = 0; col < f->pitch; col += kLanes) {
+      const vf px = lane_index() + splat(static_cast<float>(col));
+      const vf x = splat(f->left) + px * splat(f->step_x);
+      store(f->depth.data() + row * f->pitch + col, limit_depth(scene, *f, x, y));
+    }
+  }
+}
+
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   const int pixels = f->pitch * f->height;
@@ -67,6 +79,7 @@ void rasterize(const Scene& scene, Frame* f) {
     store(f->depth.data() + i, splat(scene.zfar));
     store(f->id.data() + i, splat(int32_t{-1}));
   }
+  if (f->far) clip_at_sky(scene, f);
   int count = 0;
   for (int i = 0; i < n; ++i) {
     if (f->view[i].drawn && !f->view[i].transparent) f->order[count++] = i;

@@ -51,8 +51,9 @@ class Resolve {
   void find_pairs() {
     f_.num_pairs = 0;
     for (int s = 0; s < f_.num_slots; ++s) {
+      const float limit = f_.far ? limit_at(s) : scene_.zfar;
       for (int k = 4 * s; k < 4 * s + 4; ++k) {
-        f_.sample_depth[k] = scene_.zfar;
+        f_.sample_depth[k] = limit;
         f_.mirror_sample_depth[k] = scene_.zfar;
         f_.sample_id[k] = -1;
         f_.mirror_sample_id[k] = -1;
@@ -61,6 +62,14 @@ class Resolve {
       add_neighbours(f_.id, s);
       if (f_.mirror) add_neighbours(f_.mirror_id, s);
     }
+  }
+
+  // The depth of the sky box in a slot's pixel.
+  float limit_at(int s) const {
+    float limit[kLanes];
+    store(limit, limit_depth(scene_, f_, splat(f_.left + f_.slot_x[s] * f_.step_x),
+                             splat(f_.top - f_.slot_y[s] * f_.step_y)));
+    return limit[0];
   }
 
   void add_neighbours(const std::vector<int32_t>& ids, int s) {

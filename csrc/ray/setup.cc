@@ -175,7 +175,7 @@ void place(const Scene& scene, const Frame& f, ViewGeom* g) {
   g->x1 = f.width;
   g->y1 = f.height;
   g->drawn = middle + half > scene.znear;
-  if (g->reach > 0) return;
+  if (g->endless) return;
   if (!g->drawn || (middle - half < scene.znear && !f.orthographic)) return;
   Bounds b = f.orthographic ? parallel_bounds(*g) : image_bounds(*g);
   // A pixel more on each side, for the sub-samples.
@@ -190,9 +190,22 @@ void set_local_eye(ViewGeom* g) {
   for (int k = 0; k < 3; ++k) g->eye[k] = -dot3(g->axis[k], g->center);
 }
 
+// Finds out what of the geom lies beyond the sky box, which hides it.
+void place_far(const Scene& scene, Frame* f, ViewGeom* g) {
+  g->endless = g->type == kPlane && !(g->size[0] > 0 && g->size[1] > 0);
+  g->reach = 0;
+  const bool beyond = std::sqrt(dot3(g->center, g->center)) + g->radius > f->sky_radius;
+  if (scene.sky < 0 || !beyond) return;
+  const float up[3] = {f->world[2][0], f->world[2][1], f->world[2][2]};
+  const bool level = g->type == kPlane && std::abs(dot3(g->axis[2], up)) > 0.9999f;
+  g->reach = level ? f->sky_radius : 0.0f;
+  f->far |= !level;
+}
+
 void place_geoms(const Scene& scene, const World& w, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   f->general = f->orthographic;
+  f->far = false;
   for (int i = 0; i < n; ++i) {
     const Geom& geom = scene.geoms[i];
     ViewGeom& g = f->view[i];
@@ -220,9 +233,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     g.behind = behind;
     g.alpha = geom.rgba[3] * (behind ? 0.3f : 1.0f);
     g.transparent = behind || geom.rgba[3] < 0.995f;
-    const bool bounded = g.type != kPlane || (g.size[0] > 0 && g.size[1] > 0);
-    // The sky box hides what lies beyond it.
-    g.reach = bounded ? 0.0f : scene.sky >= 0 ? f->sky_radius : scene.zfar;
+    place_far(scene, f, &g);
     place(scene, *f, &g);
     g.hollow = !scene.cull && (g.type == kPlane || cut_open(g, scene.znear));
     f->general |= g.hollow;
@@ -255,7 +266,7 @@ void place_haze(const Scene& scene, Frame* f) {
     const ViewGeom& g = f->view[i];
     if (g.type != kPlane || g.size[0] > 0 || g.size[1] > 0 || g.radius < 0) continue;
     std::copy(g.axis[2], g.axis[2] + 3, f->haze_normal);
-    f->haze_height = std::max(0.0f, g.eye[2] / f->sky_radius);
+    f->haze_height = std::max(0.0f, g.eye[2] / f->sky_height);
     return;
   }
 }
@@ -375,7 +386,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   step_x = 2 * half_width / w;
   step_y = 2 * scene.half_height / h;
   orthographic = scene.orthographic != 0;
-  sky_radius = scene.zfar * kSkyRadius;
+  sky_height = scene.zfar * kSkyRadius;
+  sky_radius = sky_height * scene.round;
   left = scene.center[0] - half_width + 0.5f * step_x;
   top = scene.center[1] + scene.half_height - 0.5f * step_y;
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
