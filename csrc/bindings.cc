@@ -1,16 +1,19 @@
 // Python face of the renderer: checks arguments, then drops the GIL for the whole batch.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "ray/cache.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
@@ -66,15 +69,15 @@ Texture read_texture(const py::tuple& item) {
 }
 
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
-  require(ints.ndim() == 2 && ints.shape(1) == 6 && floats.ndim() == 2 && floats.shape(1) == 13 &&
+  require(ints.ndim() == 2 && ints.shape(1) == 7 && floats.ndim() == 2 && floats.shape(1) == 13 &&
               ints.shape(0) == floats.shape(0),
-          "geoms must be (G, 6) int32 and (G, 13) float32");
+          "geoms must be (G, 7) int32 and (G, 13) float32");
   for (py::ssize_t i = 0; i < ints.shape(0); ++i) {
     const int32_t* a = ints.data(i);
     const float* b = floats.data(i);
     Geom g;
     g.type = a[0], g.from_site = a[1], g.index = a[2], g.texture = a[3];
-    g.uniform = a[4], g.casts = a[5];
+    g.uniform = a[4], g.casts = a[5], g.still = a[6];
     std::copy(b, b + 3, g.size);
     std::copy(b + 3, b + 7, g.rgba);
     g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
@@ -158,7 +161,7 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
 
 class Renderer {
  public:
-  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads)
+  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads, bool cache)
       : scene_(std::move(scene)),
         height_(height),
         width_(width),
@@ -167,6 +170,7 @@ class Renderer {
     for (int i = 0; i < num_threads; ++i) {
       frames_.push_back(std::make_unique<Frame>(*scene_, height, width));
     }
+    if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], draw_);
   }
 
   // In a forked child the workers are gone: waiting for them would never end, so they are left.
@@ -198,15 +202,29 @@ class Renderer {
     uint8_t* rgb = out.mutable_data();
     const size_t bytes = static_cast<size_t>(3) * height_ * width_;
     const DrawFunction draw = draw_;
+    auto world = [&](int i) {
+      return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
+                   base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
+                   base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
+                   base.cam_pos + 3 * i,         base.cam_mat + 9 * i};
+    };
     py::gil_scoped_release release;
+    std::lock_guard<std::mutex> turn(turn_);
+    backgrounds_.assign(n, nullptr);
+    if (cache_) cache_->begin_call();
+    for (int i = 0; cache_ && i < n; ++i) backgrounds_[i] = cache_->find(world(i), frames_[0].get());
     pool_->run(static_cast<int>(n), [&](int worker, int i) {
-      const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
-                       base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
-                       base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                       base.cam_pos + 3 * i, base.cam_mat + 9 * i};
-      set_up(*scene_, w, frames_[worker].get());
-      draw(*scene_, frames_[worker].get(), rgb + bytes * i);
+      Frame* frame = frames_[worker].get();
+      set_up(*scene_, world(i), frame);
+      frame->background = backgrounds_[i];
+      draw(*scene_, frame, rgb + bytes * i);
     });
+  }
+
+  // (backgrounds held, worlds that found theirs ready) since the renderer was made.
+  std::pair<size_t, uint64_t> cache_counts() const {
+    if (!cache_) return {0, 0};
+    return {cache_->num_backgrounds(), cache_->num_found()};
   }
 
  private:
@@ -216,6 +234,9 @@ class Renderer {
   pid_t process_ = getpid();
   std::vector<std::unique_ptr<Frame>> frames_;
   DrawFunction draw_ = draw_function();
+  std::mutex turn_;  // calls from several threads share all that follows
+  std::unique_ptr<BackgroundCache> cache_;
+  std::vector<const Background*> backgrounds_;  // per world of a call
 };
 
 }  // namespace
@@ -230,8 +251,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
-      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int>(), py::arg("scene"),
-           py::arg("height"), py::arg("width"), py::arg("num_threads"))
+      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, bool>(), py::arg("scene"),
+           py::arg("height"), py::arg("width"), py::arg("num_threads"), py::arg("cache") = true)
+      .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),

@@ -88,6 +88,8 @@ class Renderer:
         width: int = 224,
         num_threads: int = 0,
         backend: str = "auto",
+        *,
+        cache: bool = True,
     ) -> None:
         """Start the workers and allocate their buffers.
 
@@ -97,6 +99,8 @@ class Renderer:
             width: of the pictures, 1 to 16384 [pixels].
             num_threads: workers; 0 for one per CPU that this process may use.
             backend: "ray", or "auto" to choose.
+            cache: draw what stands still once for a camera that stands still; the pictures are the
+                same bits without, slower.
 
         Raises:
             ArgumentError: a size or the number of threads is out of range, more than the system
@@ -126,6 +130,7 @@ class Renderer:
         self.backend = "ray"
         self._native: _core.Renderer | None = None
         self._process = -1
+        self._cache = bool(cache)
         self._batch: BatchPoses | None = None
         self._start()
 
@@ -183,7 +188,7 @@ class Renderer:
         # Threads do not survive a fork, so a child process starts its own.
         try:
             self._native = _core.Renderer(
-                self.scene._native, self.height, self.width, self.num_threads
+                self.scene._native, self.height, self.width, self.num_threads, self._cache
             )
         except (RuntimeError, MemoryError) as error:
             raise ArgumentError(

@@ -307,13 +307,26 @@ void place_lights(const Scene& scene, const World& w, Frame* f) {
   }
 }
 
+// The bounds of a geom, [u - eu, u + eu] x ..., on a spot light's image plane at unit depth.
+void project(float depth, float half, Caster* c) {
+  if (c->inside_near) {
+    c->u0 = c->v0 = -kFar;
+    c->u1 = c->v1 = kFar;
+    return;
+  }
+  const float near = 1 / (depth - half), far = 1 / (depth + half);
+  c->u0 *= c->u0 < 0 ? near : far;
+  c->u1 *= c->u1 > 0 ? near : far;
+  c->v0 *= c->v0 < 0 ? near : far;
+  c->v1 *= c->v1 > 0 ? near : far;
+}
+
 // Lists, for each shadow light, the geoms that lie behind the near plane of its map.
 void place_casters(const Scene& scene, Frame* f) {
   for (size_t i = 0; i < scene.lights.size(); ++i) {
     f->num_casters[i] = 0;
     if (!scene.lights[i].shadow) continue;
     const ViewLight& l = f->light[i];
-    const bool parallel = scene.lights[i].type == kDirectional;
     for (size_t j = 0; j < scene.geoms.size(); ++j) {
       const ViewGeom& g = f->view[j];
       if (!scene.geoms[j].casts || g.radius < 0) continue;
@@ -326,10 +339,9 @@ void place_casters(const Scene& scene, Frame* f) {
       c.inside_near = depth - half < scene.znear;
       const float u = dot3(to, l.side), v = dot3(to, l.up);
       const float eu = extent(g, l.side), ev = extent(g, l.up);
-      c.u0 = parallel ? u - eu : -kFar;
-      c.u1 = parallel ? u + eu : kFar;
-      c.v0 = parallel ? v - ev : -kFar;
-      c.v1 = parallel ? v + ev : kFar;
+      c.u0 = u - eu, c.u1 = u + eu;
+      c.v0 = v - ev, c.v1 = v + ev;
+      if (scene.lights[i].type != kDirectional) project(depth, half, &c);
     }
   }
 }
@@ -347,6 +359,11 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
+  row_end = h;
+  words = (pitch / 8 + 63) / 64;
+  touched.resize(static_cast<size_t>(words) * h);
+  spread.resize(touched.size());
+  dirty.resize(touched.size());
   depth.resize(pixels);
   id.resize(pixels + 16);
   slot_pixel.resize(kMaxSlots);

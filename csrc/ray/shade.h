@@ -276,6 +276,7 @@ VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int sel
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   vi shadow = vi{};
   if (!any(todo)) return shadow;
+  if (!parallel) u /= depth, v /= depth;
   vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
   v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
                     : v3{-from.x, -from.y, -from.z};
