@@ -5,8 +5,6 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -17,6 +15,7 @@
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
+#include "sink.h"
 #include "thread_pool.h"
 
 namespace py = pybind11;
@@ -29,23 +28,6 @@ using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 void require(bool ok, const char* text) {
   if (!ok) throw py::value_error(text);
-}
-
-bool use_avx2() {
-#if defined(VLMRM_HAVE_AVX2)
-  const char* forced = std::getenv("VLMRM_FAST_SIMD");
-  if (forced && std::strcmp(forced, "baseline") == 0) return false;
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
-}
-
-DrawFunction draw_function() {
-#if defined(VLMRM_HAVE_AVX2)
-  if (use_avx2()) return avx2::draw;
-#endif
-  return baseline::draw;
 }
 
 Texture read_texture(const py::tuple& item) {
@@ -159,18 +141,38 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
   return a.data();
 }
 
+// `table` holds the bits of the numbers that bytes become, (3, 256) uint16 or uint32, or is None.
+Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
+  require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
+  Sink sink;
+  sink.height = height, sink.width = width, sink.supersample = supersample, sink.planar = planar;
+  if (table.is_none()) return sink;
+  auto bits = table.cast<py::array>();
+  require(bits.size() == 3 * 256, "the table must be (3, 256)");
+  if (bits.itemsize() == 2) {
+    auto halves = bits.cast<Array<uint16_t>>();
+    sink.halves.assign(halves.data(), halves.data() + halves.size());
+  } else {
+    auto words = bits.cast<Array<uint32_t>>();
+    sink.words.assign(words.data(), words.data() + words.size());
+  }
+  return sink;
+}
+
 class Renderer {
  public:
-  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads, bool cache)
+  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
+           const py::object& table, bool planar, int supersample, bool cache)
       : scene_(std::move(scene)),
-        height_(height),
-        width_(width),
+        sink_(make_sink(height, width, table, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
-    require(height > 0 && width > 0 && num_threads > 0, "sizes must be positive");
+    require(num_threads > 0, "sizes must be positive");
     for (int i = 0; i < num_threads; ++i) {
-      frames_.push_back(std::make_unique<Frame>(*scene_, height, width));
+      frames_.push_back(
+          std::make_unique<Frame>(*scene_, sink_.drawn_height(), sink_.drawn_width()));
+      scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
-    if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], draw_);
+    if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], kernel_.draw);
   }
 
   // In a forked child the workers are gone: waiting for them would never end, so they are left.
@@ -180,14 +182,14 @@ class Renderer {
   Renderer(const Renderer&) = delete;
   Renderer& operator=(const Renderer&) = delete;
 
-  void render(py::array_t<uint8_t> out, const py::array_t<double>& geom_xpos,
+  void render(py::array out, const py::array_t<double>& geom_xpos,
               const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
               const py::array_t<double>& site_xmat, const py::array_t<double>& light_xpos,
               const py::array_t<double>& light_xdir, const py::array_t<double>& cam_pos,
               const py::array_t<double>& cam_mat) {
-    require(out.ndim() == 4 && out.shape(1) == height_ && out.shape(2) == width_ &&
-                out.shape(3) == 3 && (out.flags() & py::array::c_style) && out.writeable(),
-            "`out` must be a writeable C-contiguous (N, H, W, 3) uint8 array.");
+    require(out.ndim() == 4 && (out.flags() & py::array::c_style) && out.writeable() &&
+                static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
+            "`out` must be a writeable C-contiguous array of N pictures.");
     const py::ssize_t n = out.shape(0);
     const py::ssize_t ng = scene_->num_model_geoms, ns = scene_->num_model_sites;
     const py::ssize_t nl = scene_->num_model_lights;
@@ -199,9 +201,8 @@ class Renderer {
                         rows(light_xdir, n, 3 * nl, "light_xdir"),
                         rows(cam_pos, n, 3, "cam_pos"),
                         rows(cam_mat, n, 9, "cam_mat")};
-    uint8_t* rgb = out.mutable_data();
-    const size_t bytes = static_cast<size_t>(3) * height_ * width_;
-    const DrawFunction draw = draw_;
+    auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
+    const DrawFunction draw = kernel_.draw;
     auto world = [&](int i) {
       return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
                    base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
@@ -215,9 +216,12 @@ class Renderer {
     for (int i = 0; cache_ && i < n; ++i) backgrounds_[i] = cache_->find(world(i), frames_[0].get());
     pool_->run(static_cast<int>(n), [&](int worker, int i) {
       Frame* frame = frames_[worker].get();
+      SinkScratch* scratch = scratch_[worker].get();
+      uint8_t* const place = rgb + sink_.bytes() * i;
       set_up(*scene_, world(i), frame);
       frame->background = backgrounds_[i];
-      draw(*scene_, frame, rgb + bytes * i);
+      draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
+      if (!sink_.direct()) convert(sink_, scratch, place);
     });
   }
 
@@ -229,11 +233,12 @@ class Renderer {
 
  private:
   std::shared_ptr<Scene> scene_;
-  int height_, width_;
+  Sink sink_;
   std::unique_ptr<ThreadPool> pool_;
   pid_t process_ = getpid();
   std::vector<std::unique_ptr<Frame>> frames_;
-  DrawFunction draw_ = draw_function();
+  std::vector<std::unique_ptr<SinkScratch>> scratch_;
+  const Kernel& kernel_ = choose_kernel();
   std::mutex turn_;  // calls from several threads share all that follows
   std::unique_ptr<BackgroundCache> cache_;
   std::vector<const Background*> backgrounds_;  // per world of a call
@@ -244,15 +249,23 @@ class Renderer {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
-  m.def("simd_level", [] { return vlmrm::use_avx2() ? "avx2" : "baseline"; },
-        "Instruction set that new renderers use: 'avx2' or 'baseline'.");
+  m.def("simd_level", [] { return vlmrm::choose_kernel().name; },
+        "Instruction set that new renderers use. Raises ValueError if VLMRM_FAST_SIMD names none.");
+  m.def("simd_levels", [] {
+    py::list names;
+    for (const vlmrm::Kernel& kernel : vlmrm::kernels()) names.append(kernel.name);
+    return names;
+  }, "Instruction sets that run here, the preferred one first.");
   py::class_<vlmrm::Scene, std::shared_ptr<vlmrm::Scene>>(m, "Scene")
       .def(py::init(&vlmrm::make_scene), py::arg("geom_ints"), py::arg("geom_floats"),
            py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
-      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, bool>(), py::arg("scene"),
-           py::arg("height"), py::arg("width"), py::arg("num_threads"), py::arg("cache") = true)
+      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int,
+                    bool>(),
+           py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
+           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
+           py::arg("cache") = true)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),

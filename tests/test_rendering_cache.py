@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from vlmrm_fast import _core
 from vlmrm_fast.rendering import Camera, Poses, Renderer, Scene
 
 ASSETS = os.path.join(os.path.dirname(gymnasium.__file__), "envs", "mujoco", "assets")
@@ -100,6 +101,17 @@ def test_every_model_looks_the_same_over_its_background(path: str) -> None:
         counts = _assert_equal_with_and_without(Scene.from_model(model), _states(model, 8), size)
         # The first world is only remembered.
         assert counts == (1, 14)
+
+
+@pytest.mark.parametrize("simd", _core.simd_levels())
+def test_every_instruction_set_draws_over_a_background(
+    simd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLMRM_FAST_SIMD", simd)
+    model = _room()
+    for elevation in (-50.0, -5.0):
+        view = Camera(lookat=(0.0, 0.0, 0.4), distance=2.5, azimuth=40.0, elevation=elevation)
+        _assert_equal_with_and_without(Scene.from_model(model, view), _states(model, 24, 1.5))
 
 
 @pytest.mark.parametrize("reflectance", [0.0, 0.3])

@@ -3,6 +3,7 @@
 import numpy as np
 
 def simd_level() -> str: ...
+def simd_levels() -> list[str]: ...
 
 class Scene:
     def __init__(
@@ -17,7 +18,15 @@ class Scene:
 
 class Renderer:
     def __init__(
-        self, scene: Scene, height: int, width: int, num_threads: int, cache: bool = True
+        self,
+        scene: Scene,
+        height: int,
+        width: int,
+        num_threads: int,
+        table: np.ndarray | None = None,
+        planar: bool = False,
+        supersample: int = 1,
+        cache: bool = True,
     ) -> None: ...
     def cache_counts(self) -> tuple[int, int]: ...
     def render(

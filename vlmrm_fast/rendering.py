@@ -12,6 +12,7 @@ import numpy as np
 
 from vlmrm_fast import _camera, _core, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
@@ -79,6 +80,7 @@ class Renderer:
         width: of the pictures [pixels].
         num_threads: workers, the calling thread included.
         backend: the renderer in use: "ray".
+        output: the format of the pictures.
     """
 
     def __init__(
@@ -89,9 +91,17 @@ class Renderer:
         num_threads: int = 0,
         backend: str = "auto",
         *,
+        layout: str = "nhwc",
+        dtype: str = "uint8",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        supersample: int = 1,
         cache: bool = True,
     ) -> None:
         """Start the workers and allocate their buffers.
+
+        Pictures leave as bytes, or as (byte / 255 - mean) / std a channel, computed in float32
+        and rounded to `dtype` as torch does; both layouts go with every dtype.
 
         Args:
             scene: what is drawn.
@@ -99,13 +109,19 @@ class Renderer:
             width: of the pictures, 1 to 16384 [pixels].
             num_threads: workers; 0 for one per CPU that this process may use.
             backend: "ray", or "auto" to choose.
+            layout: "nhwc" for channels last, "nchw" for channels first.
+            dtype: "uint8", "float32", "float16" or "bfloat16".
+            mean: of the three channels, where `dtype` is not uint8; None for zeros.
+            std: likewise, above 0; None for ones.
+            supersample: draw this many times as high and wide, 1 to 8, and average down. Edges
+                get smoother; textures get sharper than MuJoCo's.
             cache: draw what stands still once for a camera that stands still; the pictures are the
                 same bits without, slower.
 
         Raises:
-            ArgumentError: a size or the number of threads is out of range, more than the system
-                can give, or `scene` is not a Scene.
-            unknown_name: UnknownNameError, no backend has that name.
+            ArgumentError: a number is out of range, the threads are more than the system can
+                give, mean or std are given for uint8, or `scene` is not a Scene.
+            unknown_name: UnknownNameError, no backend, layout or dtype has that name.
         """
         if not isinstance(scene, Scene):
             raise ArgumentError(
@@ -128,6 +144,14 @@ class Renderer:
         self.width = int(width)
         self.num_threads = int(num_threads) or len(os.sched_getaffinity(0))
         self.backend = "ray"
+        self.output = Output.of(
+            (self.height, self.width),
+            layout=layout,
+            dtype=dtype,
+            mean=mean,
+            std=std,
+            supersample=supersample,
+        )
         self._native: _core.Renderer | None = None
         self._process = -1
         self._cache = bool(cache)
@@ -137,8 +161,8 @@ class Renderer:
     def render(
         self,
         source: mujoco.MjData | Sequence[mujoco.MjData] | mujoco.batch.Batch | Poses,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
+        out: Any = None,
+    ) -> Any:
         """Draw N worlds; blocks until all are done.
 
         Args:
@@ -146,17 +170,21 @@ class Renderer:
                 simulations, or Poses. A batch is drawn from its bound arrays, as `Poses.from_batch`
                 gives them; worlds that it has not filled yet are drawn at their present state, and
                 nothing in the batch changes.
-            out: (N, H, W, 3) uint8, C-contiguous and writeable, to draw into; None allocates.
+            out: a numpy array or CPU torch tensor of the renderer's layout and dtype, C-contiguous
+                and writeable, to draw into; None allocates a numpy array. numpy has no bfloat16:
+                there it is the bits, as uint16.
 
         Returns:
-            (N, H, W, 3) uint8, C-contiguous, RGB, top row first; `out` itself if it was given.
+            (N, H, W, 3), or (N, 3, H, W) for "nchw", of the renderer's dtype (uint8 by default),
+            C-contiguous, RGB, top row first; `out` itself if it was given.
 
         Raises:
             ArgumentError: `source` or `out` has the wrong type or shape, or the renderer is closed.
         """
         poses = self._poses(source)
         n = poses.num_worlds
-        out = self._check_out(out, n)
+        frames = self.output.array(out, n)
+        out = frames if out is None else out
         if n == 0:
             return out
         cam_pos, cam_mat = self._camera_rows(poses)
@@ -166,7 +194,7 @@ class Renderer:
             raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
         arrays = [*(getattr(poses, name) for name in _DRAWN), cam_pos, cam_mat]
         try:
-            self._native.render(out, *(np.ascontiguousarray(a, np.float64) for a in arrays))
+            self._native.render(frames, *(np.ascontiguousarray(a, np.float64) for a in arrays))
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
         return out
@@ -188,7 +216,14 @@ class Renderer:
         # Threads do not survive a fork, so a child process starts its own.
         try:
             self._native = _core.Renderer(
-                self.scene._native, self.height, self.width, self.num_threads, self._cache
+                self.scene._native,
+                self.height,
+                self.width,
+                self.num_threads,
+                self.output.table(),
+                self.output.layout == "nchw",
+                self.output.supersample,
+                self._cache,
             )
         except (RuntimeError, MemoryError) as error:
             raise ArgumentError(
@@ -219,23 +254,6 @@ class Renderer:
         m = self.scene.model
         rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
         return Poses(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
-
-    def _check_out(self, out: np.ndarray | None, n: int) -> np.ndarray:
-        shape = (n, self.height, self.width, 3)
-        if out is None:
-            return np.empty(shape, np.uint8)
-        fix = f"Use np.empty({shape}, np.uint8)."
-        if not isinstance(out, np.ndarray):
-            raise ArgumentError(f"`out` must be a numpy array, got {type(out).__name__}. {fix}")
-        if out.dtype != np.uint8:
-            raise ArgumentError(f"`out` must be uint8, got {out.dtype}. {fix}")
-        if out.shape != shape:
-            raise ArgumentError(f"`out` must be of shape {shape}, got {out.shape}. {fix}")
-        if not out.flags.c_contiguous:
-            raise ArgumentError(f"`out` must be C-contiguous, got strides {out.strides}. {fix}")
-        if not out.flags.writeable:
-            raise ArgumentError(f"`out` must be writeable, got a read-only array. {fix}")
-        return out
 
     def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
         view, n = self.scene._view, poses.num_worlds

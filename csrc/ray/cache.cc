@@ -81,8 +81,8 @@ void allocate(const Scene& scene, const Frame& frame, Background* b) {
   b->mirror_depth.resize(frame.mirror_depth.size());
   b->mirror_id.resize(frame.mirror_id.size());
   b->rgb.resize(static_cast<size_t>(3) * frame.height * frame.width);
-  // Sixteen is the widest vector: rows of the tables are read a vector at a time.
-  b->stride = (frame.pitch / 8 + 15) / 16 * 16;
+  // Rows of the tables are read a vector at a time.
+  b->stride = (frame.pitch / kMinLanes + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   const float inf = std::numeric_limits<float>::infinity();
   const size_t cells = static_cast<size_t>(b->stride) * frame.height;
   b->lights.clear();
@@ -110,7 +110,7 @@ BackgroundCache::BackgroundCache(const Scene& scene, const Frame& frame, DrawFun
   }
   for (const Geom& geom : scene.geoms) key_size_ += geom.still ? 12 : 0;
   const size_t pixels = static_cast<size_t>(frame.pitch) * frame.height;
-  const size_t bytes = pixels * ((scene.reflective >= 0 ? 16 : 8) + 3 + 2 * shadows);
+  const size_t bytes = pixels * ((scene.reflective >= 0 ? 16 : 8) + 3 + 4 * shadows);
   capacity_ = std::min(kMaxBackgrounds, kMaxBytes / std::max(bytes, size_t{1}));
   last_key_.resize(key_size_);
 }

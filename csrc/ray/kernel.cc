@@ -32,9 +32,9 @@ struct Rasterize {
     const int end = std::min(g.y1, last_row(*f));
     for (int row = std::max(g.y0, first_row(*f)); row < end; ++row) {
       const vf y = splat(f->top - row * f->step_y);
-      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) {
+      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
         const int at = row * f->pitch + col;
-        vi allowed = ~vi{};
+        vm allowed = all_lanes();
         if (mirrored) {
           allowed = (load(f->id.data() + at) >> 3) == splat(int32_t{over});
           if (!any(allowed)) continue;
@@ -43,7 +43,7 @@ struct Rasterize {
         Hit h = hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
         const vi old_id = load(id + at);
-        vi win = h.mask & ((h.t < old) | ((h.t == old) & (base > old_id))) & (h.t > splat(znear));
+        vm win = h.mask & ((h.t < old) | ((h.t == old) & (base > old_id))) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
@@ -54,7 +54,7 @@ struct Rasterize {
   }
 
   // A geom over the mirror also takes away what the background shows in it.
-  VLMRM_INLINE void touched(int row, int col, int at, vi win) {
+  VLMRM_INLINE void touched(int row, int col, int at, vm win) {
     touch(f, row, col, bits(win));
     if (over >= 0 || !f->mirror) return;
     float* depth = f->mirror_depth.data() + at;
@@ -109,9 +109,9 @@ void rasterize(const Scene& scene, Frame* f) {
 VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
   const int32_t* here = ids + row * f.pitch + col;
   const vi c = load(here);
-  const vi vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
+  const vm vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
                       (load(here + (row + 1 < f.height ? f.pitch : 0)) != c);
-  // The table has eight spare entries at its end; at its start the left neighbour is masked.
+  // The table has spare entries at its end; at its start the left neighbour is masked.
   vi before = row + col > 0 ? load(here - 1) : c;
   int left = bits(before != c), right = bits(load(here + 1) != c);
   if (col == 0) left &= ~1;
@@ -144,17 +144,17 @@ class Painter {
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
     int edges = edges_of(f_.id.data(), f_, row, col);
-    int same = bits(ids == splat(ids[0]));
+    int same = bits(ids == splat(first(ids)));
     int32_t reflected = -1;
     if (f_.mirror) {
       const vi m = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
-      same &= bits(m == splat(m[0]));
-      reflected = m[0];
+      same &= bits(m == splat(first(m)));
+      reflected = first(m);
     }
     edges &= valid;
     const bool uniform = (same & valid) == valid;
-    if (uniform && edges != valid) paint_uniform(row, col, count, ids[0], reflected);
+    if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
     const int todo = uniform ? edges : valid;
     for (int i = 0; todo >> i != 0; ++i) {
       if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
@@ -166,7 +166,7 @@ class Painter {
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.active = ~vi{};
+    q.active = all_lanes();
     Color c;
     if (id < 0) {
       c = shade_sky(scene_, f_, q.x, q.y);
@@ -183,11 +183,7 @@ class Painter {
       }
     }
     uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    for (int i = 0; i < count; ++i) {
-      out[3 * i] = static_cast<uint8_t>(c.r[i]);
-      out[3 * i + 1] = static_cast<uint8_t>(c.g[i]);
-      out[3 * i + 2] = static_cast<uint8_t>(c.b[i]);
-    }
+    store_rgb(out, c.r | c.g << 8 | c.b << 16, count);
   }
 
   const Scene& scene_;

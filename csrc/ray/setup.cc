@@ -348,7 +348,7 @@ void place_casters(const Scene& scene, Frame* f) {
 
 }  // namespace
 
-Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + 7) / 8 * 8) {
+Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + kMaxLanes - 1) / kMaxLanes * kMaxLanes) {
   const size_t pixels = static_cast<size_t>(pitch) * h;
   const float half_width =
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
@@ -360,7 +360,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
   row_end = h;
-  words = (pitch / 8 + 63) / 64;
+  words = (pitch / kMinLanes + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
   spread.resize(touched.size());
   dirty.resize(touched.size());

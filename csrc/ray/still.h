@@ -45,7 +45,7 @@ inline bool fits(const Frame& f, const Background& b) {
 
 // Notes that lanes `won` of a packet show a moving geom; a neighbour sees only an outermost lane.
 VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
-  const int packet = col / kLanes, last = f->pitch / kLanes - 1;
+  const int packet = col / kLanes, last = (f->width - 1) / kLanes;
   set_bit(&f->touched[static_cast<size_t>(row) * f->words], packet);
   uint64_t* spread = &f->spread[static_cast<size_t>(row) * f->words];
   set_bit(spread, packet);
@@ -88,7 +88,7 @@ VLMRM_INLINE void mark_row(const Frame& f, const Background& b, const LightBound
   const int packets = f.pitch / kLanes;
   const size_t at = static_cast<size_t>(row) * b.stride;
   for (int p = 0; p < packets; p += kLanes) {
-    const vi meets = (load(&l.u0[at + p]) < splat(box.u1)) & (load(&l.u1[at + p]) > splat(box.u0)) &
+    const vm meets = (load(&l.u0[at + p]) < splat(box.u1)) & (load(&l.u1[at + p]) > splat(box.u0)) &
                      (load(&l.v0[at + p]) < splat(box.v1)) & (load(&l.v1[at + p]) > splat(box.v0));
     dirty[p >> 6] |= static_cast<uint64_t>(static_cast<uint32_t>(bits(meets))) << (p & 63);
   }
