@@ -4,6 +4,9 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <mutex>
@@ -11,11 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "bind_stepper.h"
 #include "ray/cache.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
 #include "sink.h"
+#include "stepper.h"
 #include "thread_pool.h"
 
 namespace py = pybind11;
@@ -46,7 +51,7 @@ Texture read_texture(const py::tuple& item) {
                 row[4] + (faces - 1) * row[3] + int64_t{row[2]} * (row[1] + 2) <= texels.size(),
             "mip level outside of the texels");
   }
-  texture.texels.assign(texels.data(), texels.data() + texels.size());
+  pack_columns(texels.data(), static_cast<size_t>(texels.size()), &texture);
   return texture;
 }
 
@@ -120,12 +125,22 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->znear = number("znear");
   scene->zfar = number("zfar");
   scene->shadow_clip = number("shadow_clip");
+  scene->shadow_size = number("shadow_size");
   scene->haze = number("haze");
   scene->haze_peak = number("haze_peak");
   scene->haze_rgb[0] = number("haze_r");
   scene->haze_rgb[1] = number("haze_g");
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
+  scene->orthographic = integer("orthographic");
+  scene->cull = integer("cull_face");
+  scene->additive = integer("additive");
+  scene->fog = integer("fog");
+  scene->fog_end = number("fog_end");
+  scene->fog_rate = number("fog_rate");
+  scene->fog_rgb[0] = number("fog_r");
+  scene->fog_rgb[1] = number("fog_g");
+  scene->fog_rgb[2] = number("fog_b");
   return scene;
 }
 
@@ -139,6 +154,32 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
                           ".");
   }
   return a.data();
+}
+
+// N rows of a float64 array, each contiguous; they may lie apart, or all be the same one.
+struct Rows {
+  const double* data;
+  py::ssize_t stride;
+
+  Rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t width, const char* name)
+      : data(a.data()), stride(0) {
+    if (a.ndim() != 2 || a.shape(0) != n || a.shape(1) != width ||
+        a.strides(1) != static_cast<py::ssize_t>(sizeof(double))) {
+      throw py::value_error(std::string("`") + name + "` must be (N, " + std::to_string(width) +
+                            ") float64.");
+    }
+    stride = a.strides(0) / static_cast<py::ssize_t>(sizeof(double));
+  }
+  const double* row(py::ssize_t i) const { return data + stride * i; }
+};
+
+// Seconds that one worker spent on a call.
+struct alignas(64) Seconds {
+  double step = 0, draw = 0;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 // `table` holds the bits of the numbers that bytes become, (3, 256) uint16 or uint32, or is None.
@@ -173,6 +214,7 @@ class Renderer {
       scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
     if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], kernel_.draw);
+    seconds_.resize(num_threads);
   }
 
   // In a forked child the workers are gone: waiting for them would never end, so they are left.
@@ -182,11 +224,14 @@ class Renderer {
   Renderer(const Renderer&) = delete;
   Renderer& operator=(const Renderer&) = delete;
 
-  void render(py::array out, const py::array_t<double>& geom_xpos,
+  // With a stepper, each world is advanced by `num_substeps` shortly before it is drawn, on the
+  // same core, and the arrays are read after that. Returns the share of the workers' time spent drawing.
+  double render(py::array out, const py::array_t<double>& geom_xpos,
               const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
               const py::array_t<double>& site_xmat, const py::array_t<double>& light_xpos,
               const py::array_t<double>& light_xdir, const py::array_t<double>& cam_pos,
-              const py::array_t<double>& cam_mat) {
+              const py::array_t<double>& cam_mat, const std::array<double, 3>& cam_offset,
+              const Stepper* stepper, int num_substeps) {
     require(out.ndim() == 4 && (out.flags() & py::array::c_style) && out.writeable() &&
                 static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
             "`out` must be a writeable C-contiguous array of N pictures.");
@@ -199,30 +244,54 @@ class Renderer {
                         rows(site_xmat, n, 9 * ns, "site_xmat"),
                         rows(light_xpos, n, 3 * nl, "light_xpos"),
                         rows(light_xdir, n, 3 * nl, "light_xdir"),
-                        rows(cam_pos, n, 3, "cam_pos"),
-                        rows(cam_mat, n, 9, "cam_mat")};
+                        nullptr,
+                        nullptr};
+    const Rows eyes(cam_pos, n, 3, "cam_pos"), axes(cam_mat, n, 9, "cam_mat");
+    require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
     const DrawFunction draw = kernel_.draw;
-    auto world = [&](int i) {
+    auto world = [&](int i, double* eye) {
+      for (int k = 0; k < 3; ++k) eye[k] = eyes.row(i)[k] + cam_offset[k];
       return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
                    base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
                    base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                   base.cam_pos + 3 * i,         base.cam_mat + 9 * i};
+                   eye,                          axes.row(i)};
     };
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
     backgrounds_.assign(n, nullptr);
-    if (cache_) cache_->begin_call();
-    for (int i = 0; cache_ && i < n; ++i) backgrounds_[i] = cache_->find(world(i), frames_[0].get());
-    pool_->run(static_cast<int>(n), [&](int worker, int i) {
-      Frame* frame = frames_[worker].get();
-      SinkScratch* scratch = scratch_[worker].get();
-      uint8_t* const place = rgb + sink_.bytes() * i;
-      set_up(*scene_, world(i), frame);
-      frame->background = backgrounds_[i];
-      draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
-      if (!sink_.direct()) convert(sink_, scratch, place);
+    std::fill(seconds_.begin(), seconds_.end(), Seconds());
+    const int count = static_cast<int>(n);
+    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // for stepping and drawing push each other's code and tables out of the cache.
+    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
+    pool_->run((count + chunk - 1) / chunk, [&](int worker, int k) {
+      const int first = k * chunk, last = std::min(first + chunk, count);
+      const double start = now();
+      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
+      const double stepped = now();
+      for (int i = first; i < last; ++i) {
+        double eye[3];
+        const World w = world(i, eye);
+        Frame* frame = frames_[worker].get();
+        SinkScratch* scratch = scratch_[worker].get();
+        uint8_t* const place = rgb + sink_.bytes() * i;
+        set_up(*scene_, w, frame);
+        frame->background = backgrounds_[i] = cache_ ? cache_->find(w) : nullptr;
+        draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
+        if (!sink_.direct()) convert(sink_, scratch, place);
+      }
+      seconds_[worker].step += stepped - start;
+      seconds_[worker].draw += now() - stepped;
     });
+    if (cache_) cache_->begin_call();
+    for (int i = 0; cache_ && i < n; ++i) {
+      double eye[3];
+      cache_->learn(world(i, eye), backgrounds_[i], frames_[0].get());
+    }
+    double step = 0, draw_time = 1e-9;
+    for (const Seconds& s : seconds_) step += s.step, draw_time += s.draw;
+    return draw_time / (step + draw_time);
   }
 
   // (backgrounds held, worlds that found theirs ready) since the renderer was made.
@@ -242,6 +311,7 @@ class Renderer {
   std::mutex turn_;  // calls from several threads share all that follows
   std::unique_ptr<BackgroundCache> cache_;
   std::vector<const Background*> backgrounds_;  // per world of a call
+  std::vector<Seconds> seconds_;
 };
 
 }  // namespace
@@ -271,5 +341,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),
            py::arg("light_xpos").noconvert(), py::arg("light_xdir").noconvert(),
-           py::arg("cam_pos").noconvert(), py::arg("cam_mat").noconvert());
+           py::arg("cam_pos").noconvert(), py::arg("cam_mat").noconvert(),
+           py::arg("cam_offset") = std::array<double, 3>{}, py::arg("stepper") = nullptr,
+           py::arg("num_substeps") = 0);
+  vlmrm::bind_stepper(m);
 }

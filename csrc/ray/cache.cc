@@ -115,18 +115,25 @@ BackgroundCache::BackgroundCache(const Scene& scene, const Frame& frame, DrawFun
   last_key_.resize(key_size_);
 }
 
-const Background* BackgroundCache::find(const World& world, Frame* frame) {
-  if (capacity_ == 0) return nullptr;
+const Background* BackgroundCache::find(const World& world) const {
   for (auto& b : backgrounds_) {
-    if (b->serial == 0 || !equals(scene_, world, b->key)) continue;
+    if (b->serial && equals(scene_, world, b->key)) return b.get();
+  }
+  return nullptr;
+}
+
+void BackgroundCache::learn(const World& world, const Background* used, Frame* frame) {
+  if (capacity_ == 0) return;
+  num_found_ += used != nullptr;
+  // A worker's background may have been replaced since, a missing one drawn.
+  if (const Background* found = find(world)) {
+    auto* b = const_cast<Background*>(found);
     b->last_call = call_;
     ++b->uses;
-    ++num_found_;
-    return b.get();
+    return;
   }
-  if (!finite_camera(world) || !worth_drawing(world)) return nullptr;
-  Background* b = make_room();
-  return b && record(world, frame, b) ? b : nullptr;
+  if (used || !finite_camera(world) || !worth_drawing(world)) return;
+  if (Background* b = make_room()) record(world, frame, b);
 }
 
 // A camera that moves must not pay for backgrounds: what comes once is only remembered.
@@ -156,33 +163,36 @@ Background* BackgroundCache::make_room() {
   return oldest;
 }
 
-bool BackgroundCache::record(const World& world, Frame* frame, Background* b) {
+void BackgroundCache::record(const World& world, Frame* frame, Background* b) {
+  seen_ = 0;
   b->serial = 0;
+  b->last_call = call_;
+  b->uses = 1;
+  set_up(scene_, world, frame);
+  if (frame->reflective >= 0 && !scene_.geoms[frame->reflective].still) {
+    patience_ = kMaxPatience;
+    return;
+  }
   try {
     b->key.resize(key_size_);
     allocate(scene_, *frame, b);
   } catch (const std::bad_alloc&) {
     *b = Background();
     capacity_ = 0;
-    return false;
+    return;
   }
-  set_up(scene_, world, frame);
   copy_inputs(scene_, world, &b->key);
+  b->general = frame->general;
   b->mirror = frame->mirror;
+  b->reflective = frame->reflective;
   std::copy(frame->haze_normal, frame->haze_normal + 3, b->haze_normal);
   b->haze_height = frame->haze_height;
   hide_moving(scene_, frame);
   frame->background = nullptr;
   frame->recorder = b;
-  frame->row_begin = 0;
-  frame->row_end = frame->height;
   draw_(scene_, frame, b->rgb.data());
   frame->recorder = nullptr;
   b->serial = next_serial_++;
-  b->last_call = call_;
-  b->uses = 1;
-  seen_ = 0;
-  return true;
 }
 
 }  // namespace vlmrm

@@ -34,23 +34,28 @@ struct Background {
   std::vector<uint8_t> rgb;
   std::vector<LightBounds> lights;
   int stride = 0;  // packets from one row of LightBounds to the next
-  bool mirror = false;
+  // Of the frame that it was drawn from: what moving geoms could change for still ones.
+  bool general = false, mirror = false;
+  int32_t reflective = -1;
   float haze_normal[3] = {0, 0, 0};
   float haze_height = 0;
 };
 
-// The backgrounds of one renderer. Not thread safe: look-ups are made before workers start, which
-// then only read.
+// The backgrounds of one renderer. Workers look them up; between calls, while no worker runs, they
+// may be drawn.
 class BackgroundCache {
  public:
   BackgroundCache(const Scene& scene, const Frame& frame, DrawFunction draw);
 
-  // Starts a call; backgrounds handed out before it may be replaced from here on.
+  // The background that fits, or null where the world has to be drawn in full. Thread safe.
+  const Background* find(const World& world) const;
+
+  // To be called before learn(), once per call of the renderer.
   void begin_call() { ++call_; }
 
-  // The background that fits, or null where the world has to be drawn in full. A world that comes
-  // twice in a row has its background drawn here, in `frame`.
-  const Background* find(const World& world, Frame* frame);
+  // Takes note of a world that was drawn over `used`, or in full if null. A still world that comes
+  // twice in a row has its background drawn, in `frame`.
+  void learn(const World& world, const Background* used, Frame* frame);
 
   size_t num_backgrounds() const { return backgrounds_.size(); }
   uint64_t num_found() const { return num_found_; }
@@ -58,7 +63,7 @@ class BackgroundCache {
  private:
   bool worth_drawing(const World& world);
   Background* make_room();
-  bool record(const World& world, Frame* frame, Background* background);
+  void record(const World& world, Frame* frame, Background* background);
 
   const Scene& scene_;
   DrawFunction draw_;

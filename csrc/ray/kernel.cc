@@ -17,6 +17,7 @@ namespace {
 // Fills depth and id with the nearest entry of one geom over its rectangle; of surfaces at one
 // depth the last in the scene shows, whatever the order of the calls. For the mirrored scene, `over`
 // restricts to pixels that show the mirror, behind its surface.
+template <bool kGeneral>
 struct Rasterize {
   const ViewGeom& g;
   Frame* f;
@@ -40,7 +41,8 @@ struct Rasterize {
           if (!any(allowed)) continue;
         }
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
-        Hit h = hit_eye<kType>(g, x, y);
+        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y)
+                         : hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
         const vi old_id = load(id + at);
         vm win = h.mask & ((h.t < old) | ((h.t == old) & (base > old_id))) & (h.t > splat(znear));
@@ -63,6 +65,15 @@ struct Rasterize {
     store(id, select(win, splat(int32_t{-1}), load(id)));
   }
 };
+
+void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
+  const ViewGeom& g = f->view[view];
+  if (f->general) {
+    with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear, scene.zfar});
+  } else {
+    with_type(g.type, Rasterize<false>{g, f, view, over, scene.znear, scene.zfar});
+  }
+}
 
 void clear(const Scene& scene, Frame* f, float* depth, int32_t* id) {
   const int end = f->pitch * last_row(*f);
@@ -94,14 +105,13 @@ void rasterize(const Scene& scene, Frame* f) {
     return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
   });
   for (int k = 0; k < count; ++k) {
-    const ViewGeom& g = f->view[f->order[k]];
-    with_type(g.type, Rasterize{g, f, f->order[k], -1, scene.znear, scene.zfar});
+    rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
     if (!shows(i - n, g)) continue;
-    with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear, scene.zfar});
+    rasterize_geom(scene, f, i, f->reflective);
   }
 }
 

@@ -39,7 +39,8 @@ VLMRM_INLINE int last_row(const Frame& f) { return std::min(f.row_end + 1, f.hei
 
 // Everything in a background that geoms which are hidden from it could still change.
 inline bool fits(const Frame& f, const Background& b) {
-  return f.mirror == b.mirror && f.haze_height == b.haze_height &&
+  return f.general == b.general && f.reflective == b.reflective && f.mirror == b.mirror &&
+         f.haze_height == b.haze_height &&
          (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
 }
 
@@ -148,7 +149,7 @@ inline void mark_dirty(const Scene& scene, Frame* f, const Background& b) {
 // Widens the bounds of a packet by the point at depth t along the eye ray (x, y, -1).
 inline void record_point(const Scene& scene, const Frame& f, int row, int col, float x, float y,
                          float t, Background* b) {
-  const float p[3] = {x * t, y * t, -t};
+  const float p[3] = {f.orthographic ? x : x * t, f.orthographic ? y : y * t, -t};
   const size_t at = static_cast<size_t>(row) * b->stride + col / kLanes;
   for (LightBounds& bounds : b->lights) {
     const ViewLight& l = f.light[bounds.light];
