@@ -7,6 +7,7 @@
 
 #include "ray/frame.h"
 #include "ray/simd.h"
+#include "ray/trace.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -15,6 +16,12 @@ struct Hit {
   vf t;
   vi face;  // 0..5 where the surface has edges
   vi mask;
+  vi prim;  // triangle of a mesh; not set by primitives
+};
+
+// The part of an eye ray that counts. Primitives ignore it: their callers compare.
+struct Range {
+  vf from, to;
 };
 
 template <bool kExit>
@@ -29,7 +36,7 @@ VLMRM_INLINE Hit hit_ellipsoid(v3 o, v3 d, const float* size) {
   v3 os = {o.x * ix, o.y * iy, o.z * iz}, ds = {d.x * ix, d.y * iy, d.z * iz};
   vf a = dot(ds, ds), b = dot(os, ds), c = dot(os, os) - splat(1.0f);
   vf disc = b * b - a * c;
-  return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f)};
+  return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f), vi{}};
 }
 
 template <bool kExit>
@@ -47,7 +54,7 @@ VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
   vf ds = bs * bs - as * (o.x * o.x + o.y * o.y + oz * oz - r2);
   vi side = abs(z) <= h;
   vf tc = root<kExit>(bs, ds, as);
-  return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f)))};
+  return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f))), vi{}};
 }
 
 template <bool kExit>
@@ -65,7 +72,7 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf enter = max(t0, zmin), leave = min(t1, zmax);
   vi cap = zmin > t0;
   vi face = select(cap, select(d.z < splat(0.0f), splat(int32_t{1}), splat(int32_t{2})), vi{});
-  return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave)};
+  return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave), vi{}};
 }
 
 template <bool kExit>
@@ -83,7 +90,7 @@ VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
   vi face = splat(int32_t{4}) + ((d.z < splat(0.0f)) & splat(int32_t{1}));
   face = select(ey >= enter, splat(int32_t{2}) + ((d.y < splat(0.0f)) & splat(int32_t{1})), face);
   face = select(ex >= enter, (d.x < splat(0.0f)) & splat(int32_t{1}), face);
-  return {kExit ? leave : enter, face, enter < leave};
+  return {kExit ? leave : enter, face, enter < leave, vi{}};
 }
 
 // Seen from above, or from both sides; a size of zero has no edge but the reach around the eye.
@@ -93,7 +100,7 @@ VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided, float 
   if (size[0] > 0) mask &= abs(o.x + t * d.x) <= splat(size[0]);
   if (size[1] > 0) mask &= abs(o.y + t * d.y) <= splat(size[1]);
   if (reach > 0) mask &= (d.x * d.x + d.y * d.y) * t * t <= splat(reach * reach);
-  return {t, vi{}, mask};
+  return {t, vi{}, mask, vi{}};
 }
 
 template <int kType, bool kExit>
@@ -109,10 +116,19 @@ VLMRM_INLINE v3 to_local(const ViewGeom& g, v3 d) {
   return {dot(d, g.axis[0]), dot(d, g.axis[1]), dot(d, g.axis[2])};
 }
 
+// One copy for all callers: the walk is long.
+__attribute__((noinline)) static Hit hit_mesh(const Mesh& mesh, v3 o, v3 d, Range range) {
+  const MeshHit h = nearest_triangle<false>(mesh, o, d, range.from, range.to);
+  vi face = vi{};
+  if (any(h.mask)) face = gather(mesh.face.data(), h.prim);
+  return {h.t, face, h.mask, h.prim};
+}
+
 // The eye ray through (x, y, -1).
 template <int kType>
-VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
+VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y, Range range) {
   v3 d = {x, y, splat(-1.0f)};
+  if (kType == kMesh) return hit_mesh(*g.mesh, splat3(g.eye), to_local(g, d), range);
   if (kType == kPlane) {
     return hit_plane(splat3(g.eye), to_local(g, d), g.size, g.transparent, g.reach);
   }
@@ -127,6 +143,7 @@ VLMRM_INLINE void with_type(int type, F&& f) {
     case kCapsule: f.template run<kCapsule>(); break;
     case kCylinder: f.template run<kCylinder>(); break;
     case kBox: f.template run<kBox>(); break;
+    case kMesh: f.template run<kMesh>(); break;
     default: f.template run<kEllipsoid>(); break;
   }
 }

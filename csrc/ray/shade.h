@@ -18,6 +18,7 @@ constexpr float kTurn = 6.28318530717959f;
 struct Points {
   vf x, y, t;
   vi face;
+  vi prim;  // triangle, if the geom is a mesh
   vi active;
 };
 
@@ -239,7 +240,8 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vi blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+VLMRM_INLINE vi blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
+  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
   Hit in = hit_local<kType, false>(o, d, g.size);
   vi shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
@@ -258,11 +260,11 @@ struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
   v3 o, d;
-  vf limit;
+  vf limit, bias;
   vi shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit);
+    shadow = blocks<kType>(c, g, o, d, limit, bias);
   }
 };
 
@@ -277,16 +279,20 @@ VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int sel
   vi shadow = vi{};
   if (!any(todo)) return shadow;
   vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
+  // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
+  const float texel = 1.5f * 2 / scene.shadow_size;
+  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
   v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
                     : v3{-from.x, -from.y, -from.z};
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
-    if (c.view == self) continue;
+    if (c.view == self && f.view[self].type != kMesh) continue;
     vi near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
     const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, vi{}};
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), bias, vi{}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -362,12 +368,6 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
-}
-
-// One copy of the general case, for callers that are not the innermost loop.
-__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
-                                                 const Points& q) {
-  return shade<false>(scene, f, view, q);
 }
 
 // What lies behind everything: the sky box, or black.

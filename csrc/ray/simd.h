@@ -106,6 +106,19 @@ VLMRM_INLINE vi gather(const uint32_t* base, vi index) {
 #endif
 }
 
+VLMRM_INLINE vi gather(const int32_t* base, vi index) {
+  return gather(reinterpret_cast<const uint32_t*>(base), index);
+}
+VLMRM_INLINE vf gather(const float* base, vi index) {
+#if defined(__AVX2__)
+  return reinterpret_cast<vf>(_mm256_i32gather_ps(base, reinterpret_cast<__m256i>(index), 4));
+#else
+  vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = base[index[i]];
+  return r;
+#endif
+}
+
 // log2 of a positive normal number, absolute error < 2e-5.
 VLMRM_INLINE vf log2(vf x) {
   vi b = reinterpret_cast<vi>(x);
