@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
-from vlmrm_fast import _camera, _core, _scene
+from vlmrm_fast import _camera, _core, _look, _scene
 from vlmrm_fast._camera import Camera
 from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
@@ -28,9 +28,18 @@ class Scene:
     Attributes:
         model: the mjModel it was read from.
         camera: the camera as it was given.
+        option: what is shown; a copy.
+        flags: every render flag by name.
     """
 
-    def __init__(self, model: mujoco.MjModel, camera: Any = None) -> None:
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        camera: Any = None,
+        *,
+        option: mujoco.MjvOption | None = None,
+        flags: Mapping[str, bool] | None = None,
+    ) -> None:
         """See `Scene.from_model`."""
         if not isinstance(model, mujoco.MjModel):
             raise ArgumentError(
@@ -39,33 +48,43 @@ class Scene:
             )
         self.model = model
         self.camera = camera
+        self.option = _look.resolve_option(option)
+        self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
-        self._native = _scene.build(model, _camera.frustum(model, self._view), self._view.fixed)
+        self._native = _scene.build(model, self._view.mjv, self.option, self.flags)
 
     @classmethod
     def from_model(
         cls,
         model: mujoco.MjModel,
         camera: Camera | mujoco.MjvCamera | int | str | None = None,
+        *,
+        option: mujoco.MjvOption | None = None,
+        flags: Mapping[str, bool] | None = None,
     ) -> Scene:
         """Read `model` once into plain arrays.
 
         Args:
             model: the compiled model. Later changes to it are not seen.
             camera: None for the model's default free camera, a camera id (-1 is the free camera),
-                a camera name, a mujoco.MjvCamera, or a Camera.
+                a camera name, a mujoco.MjvCamera, or a Camera. Perspective or orthographic as the
+                model says.
+            option: which groups and elements are shown; None for MuJoCo's default.
+            flags: render flags by their mjtRndFlag names in lower case: additive, cull_face, fog,
+                haze, reflection, shadow, skybox. Those not given are MuJoCo's defaults: all on
+                but additive and fog.
 
         Returns:
             The scene.
 
         Raises:
             UnsupportedSceneError: the model shows elements that are not drawn, each is named, or
-                the camera is orthographic.
-            UnknownNameError: no camera or body has that name.
-            ArgumentError: the camera's or its body's id is out of range, or `model` or the camera
-                is of another type.
+                a flag asks for what is not drawn.
+            UnknownNameError: no camera, body or flag has that name.
+            ArgumentError: the camera's or its body's id is out of range, or an argument is of
+                another type.
         """
-        return cls(model, camera)
+        return cls(model, camera, option=option, flags=flags)
 
 
 class Renderer:

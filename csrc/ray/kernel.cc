@@ -15,6 +15,7 @@ namespace {
 
 // Fills depth and id with the nearest entry of one geom over its rectangle. For the mirrored
 // scene, `over` restricts to pixels that show the mirror, behind its surface.
+template <bool kGeneral>
 struct Rasterize {
   const ViewGeom& g;
   Frame* f;
@@ -29,9 +30,9 @@ struct Rasterize {
     const vi base = splat(int32_t{view * 8});
     for (int row = g.y0; row < g.y1; ++row) {
       const vf y = splat(f->top - row * f->step_y);
-      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) {
+      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
         const int at = row * f->pitch + col;
-        vi allowed = ~vi{};
+        vm allowed = all_lanes();
         if (mirrored) {
           allowed = (load(f->id.data() + at) >> 3) == splat(int32_t{over});
           if (!any(allowed)) continue;
@@ -43,8 +44,9 @@ struct Rasterize {
           range.from = max(range.from, load(f->depth.data() + at));
           range.to = select(allowed, old, splat(-1.0f));
         }
-        Hit h = hit_eye<kType>(g, x, y, range);
-        vi win = h.mask & (h.t <= old) & (h.t > splat(znear));
+        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y, range)
+                         : hit_eye<kType>(g, x, y, range);
+        vm win = h.mask & (h.t <= old) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
@@ -57,6 +59,15 @@ struct Rasterize {
     }
   }
 };
+
+void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
+  const ViewGeom& g = f->view[view];
+  if (f->general) {
+    with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear});
+  } else {
+    with_type(g.type, Rasterize<false>{g, f, view, over, scene.znear});
+  }
+}
 
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
@@ -73,8 +84,7 @@ void rasterize(const Scene& scene, Frame* f) {
     return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
   });
   for (int k = 0; k < count; ++k) {
-    const ViewGeom& g = f->view[f->order[k]];
-    with_type(g.type, Rasterize{g, f, f->order[k], -1, scene.znear});
+    rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
   for (int i = 0; i < pixels; i += kLanes) {
@@ -84,7 +94,7 @@ void rasterize(const Scene& scene, Frame* f) {
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
     if (!g.drawn || g.transparent) continue;
-    with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear});
+    rasterize_geom(scene, f, i, f->reflective);
   }
 }
 
@@ -95,9 +105,9 @@ constexpr float kCrease = 0.5f;
 VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
   const int32_t* here = ids + row * f.pitch + col;
   const vi c = load(here);
-  const vi vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
+  const vm vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
                       (load(here + (row + 1 < f.height ? f.pitch : 0)) != c);
-  // The table has eight spare entries at its end; at its start the left neighbour is masked.
+  // The table has spare entries at its end; at its start the left neighbour is masked.
   vi before = row + col > 0 ? load(here - 1) : c;
   int left = bits(before != c), right = bits(load(here + 1) != c);
   if (col == 0) left &= ~1;
@@ -115,9 +125,8 @@ VLMRM_INLINE int creases_of(const float* depths, const Frame& f, int row, int co
   if (up && down) bend = abs(one / load(here + up) + one / load(here + down) - c);
   if (row + col > 0) {
     const vf across = abs(one / load(here - 1) + one / load(here + 1) - c);
-    vi inside = ~vi{};
-    if (col == 0) inside[0] = 0;
-    if (f.width - 1 - col < kLanes) inside[f.width - 1 - col] = 0;
+    const vf at = lane_index() + splat(static_cast<float>(col));
+    const vm inside = (at > vf{}) & (at < splat(f.width - 1.0f));
     bend = max(bend, select(inside, across, vf{}));
   }
   return bits(bend > c * splat(kCrease * f.step_y));
@@ -152,13 +161,13 @@ class Painter {
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
     int edges = edges_of(f_.id.data(), f_, row, col);
-    int same = bits(ids == splat(ids[0]));
+    int same = bits(ids == splat(first(ids)));
     int32_t reflected = -1;
     if (f_.mirror) {
       const vi m = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
-      same &= bits(m == splat(m[0]));
-      reflected = m[0];
+      same &= bits(m == splat(first(m)));
+      reflected = first(m);
     }
     if (!f_.prim.empty()) {
       edges |= breaks(f_.id, f_.depth, row, col, count);
@@ -166,7 +175,7 @@ class Painter {
     }
     edges &= valid;
     const bool uniform = (same & valid) == valid;
-    if (uniform && edges != valid) paint_uniform(row, col, count, ids[0], reflected);
+    if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
     const int todo = uniform ? edges : valid;
     for (int i = 0; todo >> i != 0; ++i) {
       if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
@@ -185,7 +194,7 @@ class Painter {
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.active = ~vi{};
+    q.active = all_lanes();
     Color c;
     if (id < 0) {
       c = shade_sky(scene_, f_, q.x, q.y);
@@ -204,11 +213,7 @@ class Painter {
       }
     }
     uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    for (int i = 0; i < count; ++i) {
-      out[3 * i] = static_cast<uint8_t>(c.r[i]);
-      out[3 * i + 1] = static_cast<uint8_t>(c.g[i]);
-      out[3 * i + 2] = static_cast<uint8_t>(c.b[i]);
-    }
+    store_rgb(out, c.r | c.g << 8 | c.b << 16, count);
   }
 
   const Scene& scene_;

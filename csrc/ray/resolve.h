@@ -126,48 +126,47 @@ class Resolve {
     }
   }
 
-  // Two slots of four samples fill the eight lanes.
+  // A slot's four samples take four lanes.
   template <int kType>
   VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int end) {
-    const vf dx = {kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3],
-                   kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3]};
-    const vf dy = {kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3],
-                   kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3]};
-    const vi first_half = {-1, -1, -1, -1, 0, 0, 0, 0};
-    for (int k = begin; k < end; k += 2) {
-      const int s0 = f_.pair_slot[f_.pair_sorted[k]];
-      const int s1 = k + 1 < end ? f_.pair_slot[f_.pair_sorted[k + 1]] : s0;
-      vf px = select(first_half, splat(static_cast<float>(f_.slot_x[s0])),
-                     splat(static_cast<float>(f_.slot_x[s1])));
-      vf py = select(first_half, splat(static_cast<float>(f_.slot_y[s0])),
-                     splat(static_cast<float>(f_.slot_y[s1])));
-      vf x = splat(f_.left) + (px + dx) * splat(f_.step_x);
-      vf y = splat(f_.top) - (py + dy) * splat(f_.step_y);
+    constexpr int kSlots = kLanes / 4;
+    const vf dx = repeat4(kSampleX), dy = repeat4(kSampleY);
+    for (int k = begin; k < end; k += kSlots) {
+      const int count = std::min(kSlots, end - k);
+      int slot[kSlots];
+      float px[kLanes], py[kLanes], t[kLanes];
+      int32_t face[kLanes], prim[kLanes] = {0};
+      for (int j = 0; j < kSlots; ++j) {
+        slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
+        std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
+        std::fill(py + 4 * j, py + 4 * j + 4, static_cast<float>(f_.slot_y[slot[j]]));
+      }
+      vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
+      vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
       Range range = {splat(scene_.znear), splat(scene_.zfar)};
       if (kType == kMesh) {
-        const vf front = load_samples(f_.sample_depth, s0, s1);
-        range.to = g.mirrored ? load_samples(f_.mirror_sample_depth, s0, s1) : front;
+        const vf front = load_samples<kSlots>(f_.sample_depth, slot);
+        range.to = g.mirrored ? load_samples<kSlots>(f_.mirror_sample_depth, slot) : front;
         if (g.mirrored) range.from = max(range.from, front);
       }
-      Hit h = hit_eye<kType>(g, x, y, range);
-      float t[kLanes];
-      int32_t face[kLanes];
-      int32_t prim[kLanes] = {0};
+      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
+                         : hit_eye<kType>(g, x, y, range);
       store(t, h.t);
       store(face, h.face);
       if (kType == kMesh) store(prim, h.prim);
       const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
-      for (int i = 0; i < (s0 == s1 ? 4 : 8); ++i) {
+      for (int i = 0; i < 4 * count; ++i) {
         if (!(hits >> i & 1)) continue;
-        keep<kType>(g, 4 * (i < 4 ? s0 : s1) + (i & 3), t[i], view * 8 + face[i], prim[i]);
+        keep<kType>(g, 4 * slot[i / 4] + (i & 3), t[i], view * 8 + face[i], prim[i]);
       }
     }
   }
 
-  VLMRM_INLINE vf load_samples(const std::vector<float>& samples, int s0, int s1) const {
-    vf v;
-    for (int i = 0; i < 4; ++i) v[i] = samples[4 * s0 + i], v[4 + i] = samples[4 * s1 + i];
-    return v;
+  template <int kSlots>
+  VLMRM_INLINE vf load_samples(const std::vector<float>& samples, const int* slot) const {
+    float v[kLanes];
+    for (int j = 0; j < kSlots; ++j) std::copy_n(&samples[4 * slot[j]], 4, v + 4 * j);
+    return load(v);
   }
 
   template <int kType>
@@ -179,7 +178,7 @@ class Resolve {
       if (kType == kMesh) f_.sample_prim[k] = prim;
       return;
     }
-    if (f_.sample_id[k] >> 3 != scene_.reflective || t <= f_.sample_depth[k] ||
+    if (f_.sample_id[k] >> 3 != f_.reflective || t <= f_.sample_depth[k] ||
         t > f_.mirror_sample_depth[k]) {
       return;
     }
@@ -255,26 +254,25 @@ class Resolve {
   }
 
   void shade_packet(int view, int begin, int count) {
-    Points q;
+    int32_t index[kLanes], face[kLanes], prim[kLanes], rgb[3][kLanes];
     const bool mesh = view >= 0 && f_.view[view].type == kMesh;
-    int32_t index[kLanes];
+    float x[kLanes], y[kLanes], t[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
       index[i] = k;
-      q.x[i] = f_.fragment_x[k];
-      q.y[i] = f_.fragment_y[k];
-      q.t[i] = f_.fragment_depth[k];
-      q.face[i] = f_.fragment_id[k] & 7;
-      q.prim[i] = mesh ? f_.fragment_prim[k] : 0;
+      x[i] = f_.fragment_x[k];
+      y[i] = f_.fragment_y[k];
+      t[i] = f_.fragment_depth[k];
+      face[i] = f_.fragment_id[k] & 7;
+      prim[i] = mesh ? f_.fragment_prim[k] : 0;
     }
-    q.active = ~vi{};
+    const Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
     Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
     for (int i = 0; i < count; ++i) {
       const int weight = f_.fragment_weight[index[i]];
       uint16_t* a = &f_.accumulator[4 * f_.fragment_slot[index[i]]];
-      a[0] = static_cast<uint16_t>(a[0] + weight * c.r[i]);
-      a[1] = static_cast<uint16_t>(a[1] + weight * c.g[i]);
-      a[2] = static_cast<uint16_t>(a[2] + weight * c.b[i]);
+      for (int j = 0; j < 3; ++j) a[j] = static_cast<uint16_t>(a[j] + weight * rgb[j][i]);
     }
   }
 

@@ -83,10 +83,10 @@ struct Scene {
   std::vector<Light> lights;
   int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;
   int32_t sky = -1;         // texture index
-  int32_t reflective = -1;  // geom index of the one mirror
+  int32_t reflective = -1;  // geom index of the first that may be the mirror
   float half_height = 0;    // tan of half the vertical field of view, or half height if orthographic
   float half_width = 0;     // 0: from the aspect ratio
-  float center[2] = {0, 0}; // principal point offset at unit depth
+  float center[2] = {0, 0}; // principal point offset at unit depth, or in metres
   int32_t orthographic = 0;
   float znear = 0, zfar = 0;
   float shadow_clip = 0;
@@ -95,6 +95,11 @@ struct Scene {
   float haze_peak = 0;  // height at which it is opaque
   float haze_rgb[3] = {1, 1, 1};
   float global_ambient = 0;
+  int32_t cull = 1;      // back faces are not drawn
+  int32_t additive = 0;  // transparent geoms add up
+  int32_t fog = 0;
+  float fog_end = 0, fog_rate = 0;  // (fog_end - depth) * fog_rate of a surface shows
+  float fog_rgb[3] = {0, 0, 0};
 };
 
 // Rows of one world; float64, as MuJoCo stores them.

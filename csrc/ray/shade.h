@@ -1,4 +1,4 @@
-// Fixed-function shading of eight surface points of one geom.
+// Fixed-function shading of a packet of surface points of one geom.
 #ifndef VLMRM_RAY_SHADE_H_
 #define VLMRM_RAY_SHADE_H_
 
@@ -7,6 +7,7 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/simd.h"
+#include "ray/sky.h"
 #include "ray/texture.h"
 
 namespace vlmrm {
@@ -14,16 +15,12 @@ namespace VLMRM_ISA {
 
 constexpr float kTurn = 6.28318530717959f;
 
-// Eight points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
+// The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
 struct Points {
   vf x, y, t;
   vi face;
   vi prim;  // triangle, if the geom is a mesh
-  vi active;
-};
-
-struct Color {
-  vi r, g, b;  // 0..255 per pass, summed over passes
+  vm active;
 };
 
 VLMRM_INLINE vf atan2(vf y, vf x) {
@@ -54,7 +51,7 @@ VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
       return normalize({p.x, p.y, p.z - min(max(p.z, -h), h)});
     }
     case kCylinder: {
-      vi side = face == splat(int32_t{0});
+      vm side = face == splat(int32_t{0});
       vf cap = select(face == splat(int32_t{1}), one, -one);
       v3 n = normalize({p.x, p.y, zero});
       return select(side, n, v3{zero, zero, cap});
@@ -96,7 +93,7 @@ VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, 
     vf sa = splat(s[0] > 0 ? 0.5f / s[0] : 0.5f), sb = splat(s[1] > 0 ? 0.5f / s[1] : 0.5f);
     if (g.type == kBox) {
       vi axis = face >> 1;
-      vi on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
+      vm on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
       a = select(on_x, p.y, p.x), ax = select(on_x, px.y, px.x), ay = select(on_x, py.y, py.x);
       b = select(on_z, p.y, p.z), bx = select(on_z, px.y, px.z), by = select(on_z, py.y, py.z);
       sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
@@ -134,7 +131,7 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
     c.dv_dx = -half * iz * px.z;
     c.dv_dy = -half * iz * py.z;
     if (g.type == kCylinder) {
-      vi cap = face != splat(int32_t{0});
+      vm cap = face != splat(int32_t{0});
       c.u = select(cap, half + half * x, c.u);
       c.v = select(cap, half + half * y, c.v);
       c.du_dx = select(cap, half * ix * px.x, c.du_dx);
@@ -151,7 +148,7 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
       vf rate = splat(2 / kTurn) * iw / max(radial, splat(1e-3f));
       vf lat_v = capsule ? select(w > vf{}, splat(1.0f) - splat(2.0f) * el, splat(-2.0f) * el)
                          : half - el;
-      vi on_cap = capsule ? abs(p.z) > h : (rr > splat(-1.0f));
+      vm on_cap = capsule ? abs(p.z) > h : (rr > splat(-1.0f));
       vf scale = splat(capsule ? -2.0f : -1.0f) * rate;
       c.v = select(on_cap, lat_v, c.v);
       c.dv_dx = select(on_cap, scale * px.z, c.dv_dx);
@@ -182,10 +179,11 @@ template <bool kOnPlane>
 VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
                                 const ViewGeom& g, const Points& q, v3 n, v3 local) {
   // How the hit point moves when the pixel does: along the tangent plane.
-  v3 d = {q.x, q.y, splat(-1.0f)};
+  v3 d = eye_direction(f, q.x, q.y);
   vf nd = dot(n, d);
   nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
-  vf kx = q.t * splat(f.step_x), ky = q.t * splat(-f.step_y);
+  const vf scale = f.orthographic ? splat(1.0f) : q.t;
+  vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
   v3 px = d * (-kx * n.x / nd), py = d * (-ky * n.y / nd);
   px.x += kx;
   py.y += ky;
@@ -212,7 +210,7 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     strength /= splat(light.attenuation[0]) + distance * splat(light.attenuation[1]) +
                 distance * distance * splat(light.attenuation[2]);
     vf c = -dot(to_light, l.dir);
-    vi lit = c >= splat(light.cos_cutoff);
+    vm lit = c >= splat(light.cos_cutoff);
     vf cone = light.exponent > 0 ? power(clamp01(c), light.exponent) : splat(1.0f);
     strength = select(lit, light.cos_cutoff > -1.0f ? strength * cone : strength, vf{});
   }
@@ -222,7 +220,7 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     v3 h = to_light + to_eye;
     vf nh = dot(n, h) / sqrt(max(dot(h, h), splat(1e-30f)));
     // Below this a highlight is less than a quarter of a grey level: most points stop here.
-    vi shows = (nh > splat(geom.dim_below)) & (facing > vf{});
+    vm shows = (nh > splat(geom.dim_below)) & (facing > vf{});
     if (any(shows)) {
       nh = min(max(nh, vf{}), splat(1.0f));
       vf peak = geom.shininess > 0 ? power(nh, 128 * geom.shininess) : splat(1.0f);
@@ -240,10 +238,10 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vi blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
   if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
   Hit in = hit_local<kType, false>(o, d, g.size);
-  vi shadow = in.mask & (in.t > vf{}) & (in.t < limit);
+  vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
@@ -261,7 +259,7 @@ struct CasterTest {
   const ViewGeom& g;
   v3 o, d;
   vf limit, bias;
-  vi shadow;
+  vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
     shadow = blocks<kType>(c, g, o, d, limit, bias);
@@ -269,14 +267,14 @@ struct CasterTest {
 };
 
 // Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vi todo) {
+VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
   vf depth = dot(from, l.dir), u = dot(from, l.side), v = dot(from, l.up);
   vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
-  vi shadow = vi{};
+  vm shadow = {};
   if (!any(todo)) return shadow;
   vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
   // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
@@ -287,49 +285,28 @@ VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int sel
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
     if (c.view == self && f.view[self].type != kMesh) continue;
-    vi near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
+    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
     const ViewGeom& g = f.view[c.view];
     CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), bias, vi{}};
+                    select(near, limit, splat(-1.0f)), bias, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
   return shadow;
 }
 
-VLMRM_INLINE vi to_byte(vf a) { return truncate(clamp01(a) * splat(255.0f) + splat(0.5f)); }
-
-VLMRM_INLINE void add_pass(v3 c, v3 tex, Color* out) {
-  out->r += to_byte(clamp01(c.x) * tex.x);
-  out->g += to_byte(clamp01(c.y) * tex.y);
-  out->b += to_byte(clamp01(c.z) * tex.z);
+VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const float* fog,
+                           Color* out) {
+  c = {clamp01(c.x) * tex.x, clamp01(c.y) * tex.y, clamp01(c.z) * tex.z};
+  if (scene.fog) c = fogged(scene, c, depth, fog);
+  out->r += to_byte(c.x);
+  out->g += to_byte(c.y);
+  out->b += to_byte(c.z);
 }
 
 VLMRM_INLINE vi limit_byte(vi a) { return select(a > splat(int32_t{255}), splat(int32_t{255}), a); }
-
-VLMRM_INLINE vi mix_byte(vi under, float over, vf alpha) {
-  return truncate(to_float(under) + alpha * (splat(over * 255.0f) - to_float(under)) + splat(0.5f));
-}
-
-// The band that MuJoCo draws between an unbounded plane and the sky box: a cone that rises from
-// the plane to the height of the eye, opaque at one height and clear at both ends.
-VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Color c) {
-  if (f.haze_height <= 0) return c;
-  v3 d = {x, y, splat(-1.0f)};
-  vf down = -dot(d, f.haze_normal);
-  vf level = max(dot(d, d) - down * down, splat(1e-12f));
-  vf slope = down / sqrt(level);
-  vf drop = slope / (splat(f.haze_height) + slope * splat(scene.haze));  // 1 at the plane
-  vi seen = (drop > vf{}) & (drop < splat(1.0f));
-  if (!any(seen)) return c;
-  vf rise = splat(1.0f) - drop, peak = splat(scene.haze_peak);
-  vf alpha = select(rise < peak, rise / peak, drop / (splat(1.0f) - peak));
-  alpha = select(seen, clamp01(alpha), vf{});
-  return {mix_byte(c.r, scene.haze_rgb[0], alpha), mix_byte(c.g, scene.haze_rgb[1], alpha),
-          mix_byte(c.b, scene.haze_rgb[2], alpha)};
-}
 
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
@@ -338,8 +315,8 @@ template <bool kOnPlane>
 VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Points& q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
-  const float dim = g.mirrored ? scene.geoms[scene.reflective].reflectance : 1.0f;
-  v3 p = {q.x * q.t, q.y * q.t, -q.t};
+  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  v3 p = eye_point(f, q.x, q.y, q.t);
   v3 local = to_local(g, p) + splat3(g.eye);
   v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
@@ -356,37 +333,19 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     sum = sum + light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
   }
   Color out = {vi{}, vi{}, vi{}};
-  add_pass(sum, tex, &out);
+  add_pass(scene, sum, tex, q.t, scene.fog_rgb, &out);
   if (one_pass) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
     v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
-    vi todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    vi shadow = in_shadow(scene, f, i, view, p, todo);
-    add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
+    vm shadow = in_shadow(scene, f, i, view, p, todo);
+    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
-}
-
-// What lies behind everything: the sky box, or black.
-VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
-  if (scene.sky < 0) return {vi{}, vi{}, vi{}};
-  // World direction; MuJoCo turns the sky by 90 degrees around x.
-  v3 d = {x, y, splat(-1.0f)};
-  vf wx = dot(d, f.world[0]), wy = dot(d, f.world[1]), wz = dot(d, f.world[2]);
-  auto turned = [](vf a, vf b, vf c) { return v3{a, c, -b}; };
-  if (f.sky_magnified) {
-    const Texture& tex = scene.textures[scene.sky];
-    v3 c = sample_largest(tex, cube_face(turned(wx, wy, wz)));
-    return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
-  }
-  const float sx = f.step_x, sy = -f.step_y;
-  v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
-  v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));
-  v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(wx, wy, wz), px, py));
-  return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
 }
 
 }  // namespace VLMRM_ISA

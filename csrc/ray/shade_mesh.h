@@ -77,13 +77,14 @@ VLMRM_INLINE Coordinates linear_coordinates(const Geom& geom, v3 p, v3 px, v3 py
 VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geom,
                              const ViewGeom& g, const Points& q, const Triangle& t, v3 local) {
   // How the hit point moves when the pixel does: along the triangle's plane.
-  const v3 d = to_local(g, {q.x, q.y, splat(-1.0f)});
+  const v3 d = to_local(g, eye_direction(f, q.x, q.y));
   const v3 n = normalize(t.normal);
   vf nd = dot(n, d);
   nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
   const v3 right = {splat(g.axis[0][0]), splat(g.axis[1][0]), splat(g.axis[2][0])};
   const v3 up = {splat(g.axis[0][1]), splat(g.axis[1][1]), splat(g.axis[2][1])};
-  const vf kx = q.t * splat(f.step_x), ky = q.t * splat(-f.step_y);
+  const vf scale = f.orthographic ? splat(1.0f) : q.t;
+  const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
   const v3 px = right * kx - d * (kx * dot(n, right) / nd);
   const v3 py = up * ky - d * (ky * dot(n, up) / nd);
   const Texture& tex = scene.textures[geom.texture];
@@ -130,8 +131,8 @@ VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
 VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, const Points& q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
-  const float dim = g.mirrored ? scene.geoms[scene.reflective].reflectance : 1.0f;
-  const v3 p = {q.x * q.t, q.y * q.t, -q.t};
+  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  const v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 local = to_local(g, p) + splat3(g.eye);
   const Triangle t = triangle_at(*g.mesh, q.prim, local);
   const LitCorners lit = lit_corners(g, q.prim, t);
@@ -152,16 +153,17 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, cons
     for (int k = 0; k < 3; ++k) sum[k] = sum[k] + share(i, k);
   }
   Color out = {vi{}, vi{}, vi{}};
-  add_pass(blend_corners(t, sum), tex, &out);
+  add_pass(scene, blend_corners(t, sum), tex, q.t, scene.fog_rgb, &out);
   if (one_pass) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
     const v3 corners[3] = {share(i, 0), share(i, 1), share(i, 2)};
     const v3 c = blend_corners(t, corners);
-    const vi todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    const vi shadow = in_shadow(scene, f, i, view, p, todo);
-    add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
+    const vm shadow = in_shadow(scene, f, i, view, p, todo);
+    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
 }

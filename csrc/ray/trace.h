@@ -12,7 +12,7 @@ namespace VLMRM_ISA {
 struct MeshHit {
   vf t;
   vi prim;
-  vi mask;
+  vm mask;
 };
 
 // Rays o + t d with the parts of the slab test that do not depend on the box.
@@ -36,7 +36,7 @@ VLMRM_INLINE v3 cross(v3 a, v3 b) {
 }
 
 // Lanes whose ray meets the box between `from` and `to`; *enter is where.
-VLMRM_INLINE vi meets(const MeshNode& n, const Packet& r, vf from, vf to, vf* enter) {
+VLMRM_INLINE vm meets(const MeshNode& n, const Packet& r, vf from, vf to, vf* enter) {
   const vf x0 = splat(n.lo[0]) * r.inverse.x - r.offset.x;
   const vf x1 = splat(n.hi[0]) * r.inverse.x - r.offset.x;
   const vf y0 = splat(n.lo[1]) * r.inverse.y - r.offset.y;
@@ -52,7 +52,7 @@ VLMRM_INLINE vi meets(const MeshNode& n, const Packet& r, vf from, vf to, vf* en
 struct Crossing {
   vf det;  // > 0 where the ray meets the front
   vf t;    // times det
-  vi inside;
+  vm inside;
 };
 
 // Neighbouring triangles share an edge but not its rounding; a margin of 1e-5 of a side keeps
@@ -65,11 +65,11 @@ VLMRM_INLINE Crossing crossing(const float* k, const Packet& r) {
   vf size = det;
   if (kBothSides) {
     size = abs(det);
-    const vi flip = det < vf{};
+    const vm flip = det < vf{};
     u = select(flip, -u, u), v = select(flip, -v, v), t = select(flip, -t, t);
   }
   const vf margin = splat(-1e-5f) * size;
-  const vi inside = (size > vf{}) & (u >= margin) & (v >= margin) & (u + v <= size - margin);
+  const vm inside = (size > vf{}) & (u >= margin) & (v >= margin) & (u + v <= size - margin);
   return {det, t, inside};
 }
 
@@ -93,8 +93,8 @@ VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&
       const MeshNode* a = nodes + n->first;
       const MeshNode* b = a + 1;
       vf enter_a, enter_b;
-      const vi meets_a = meets(*a, r, from, *to, &enter_a);
-      const vi meets_b = meets(*b, r, from, *to, &enter_b);
+      const vm meets_a = meets(*a, r, from, *to, &enter_a);
+      const vm meets_b = meets(*b, r, from, *to, &enter_b);
       const int hits_a = bits(meets_a), hits_b = bits(meets_b);
       if (hits_a && hits_b) {
         // The children are ranked by most of the rays.
@@ -126,13 +126,13 @@ VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&
 template <bool kBothSides>
 VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to) {
   const Packet r = make_packet(o, d);
-  MeshHit hit = {to, vi{}, vi{}};
+  MeshHit hit = {to, vi{}, vm{}};
   walk(mesh, r, from, &hit.t, [&](int32_t first, int32_t end, vf*) {
     for (int32_t i = first; i < end; ++i) {
       const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
       if (!any(c.inside)) continue;
       const vf t = c.t / abs(c.det);
-      const vi win = c.inside & (t > from) & (t <= hit.t);
+      const vm win = c.inside & (t > from) & (t <= hit.t);
       hit.t = select(win, t, hit.t);
       hit.prim = select(win, splat(i), hit.prim);
       hit.mask |= win;
@@ -143,10 +143,10 @@ VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf 
 
 // Lanes that some triangle, seen from either side, keeps from reaching `to`. Like the polygon offset of
 // a shadow map, a triangle counts only if it is farther than `bias` times its slope against the ray.
-VLMRM_INLINE vi any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, vf bias) {
+VLMRM_INLINE vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, vf bias) {
   const Packet r = make_packet(o, d);
   const vf dd = dot(d, d);
-  vi hit = vi{};
+  vm hit = {};
   walk(mesh, r, vf{}, &to, [&](int32_t first, int32_t end, vf* left) {
     for (int32_t i = first; i < end; ++i) {
       const float* k = &mesh.shape[kTriangleFloats * i];
