@@ -202,17 +202,64 @@ class Renderer:
         out = frames if out is None else out
         if n == 0:
             return out
-        cam_pos, cam_mat = self._camera_rows(poses)
+        self._draw(poses, frames)
+        return out
+
+    def can_draw_stepped(self, stepper: _core.Stepper) -> bool:
+        """Whether `draw_stepped` works here.
+
+        Args:
+            stepper: what would step.
+
+        Returns:
+            True for the "ray" back end with no more workers than the stepper has.
+        """
+        return self.backend == "ray" and self.num_threads <= stepper.num_workers
+
+    def draw_stepped(
+        self, poses: Poses, frames: np.ndarray, stepper: _core.Stepper, num_substeps: int
+    ) -> float:
+        """Advance each world, then draw it on the same core. For `Simulation.step_and_draw`.
+
+        Args:
+            poses: live arrays that the stepper fills.
+            frames: as `Output.array` gives them.
+            stepper: advances the worlds.
+            num_substeps: of each world.
+
+        Returns:
+            The share of the workers' time spent drawing, 0 to 1.
+        """
+        return self._draw(poses, frames, stepper, num_substeps)
+
+    def _draw(
+        self, poses: Poses, frames: np.ndarray, stepper: Any = None, num_substeps: int = 0
+    ) -> float:
+        """Draw; with a stepper, after advancing each world. Return the share of time for drawing.
+
+        Args:
+            poses: where everything is, read after a world's step.
+            frames: as `Output.array` gives them.
+            stepper: a `_core.Stepper` that fills the arrays of `poses`, or None.
+            num_substeps: for the stepper.
+
+        Returns:
+            Between 0 and 1.
+
+        Raises:
+            ArgumentError: the poses are not of the scene's model, or the renderer is closed.
+        """
+        camera = self._camera_rows(poses)
         if self._process != os.getpid():
             self._start()
         if self._native is None:
             raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
-        arrays = [*(getattr(poses, name) for name in _DRAWN), cam_pos, cam_mat]
+        arrays = [np.ascontiguousarray(getattr(poses, name), np.float64) for name in _DRAWN]
+        draw: Any = self._native.render
         try:
-            self._native.render(frames, *(np.ascontiguousarray(a, np.float64) for a in arrays))
+            return draw(frames, *arrays, *camera, stepper, num_substeps)
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
-        return out
 
     def close(self) -> None:
         """Stop the workers. Further calls of `render` raise."""
@@ -269,7 +316,8 @@ class Renderer:
         rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
         return Poses(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
 
-    def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
+    def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        """Return views (N, 3) and (N, 9) of the camera's pose, and what its position adds."""
         view, n = self.scene._view, poses.num_worlds
         if view.fixed >= poses.cam_xpos.shape[1] or view.track >= poses.subtree_com.shape[1]:
             raise ArgumentError(
@@ -277,9 +325,19 @@ class Renderer:
                 "the scene is seen from. Use one Scene per model."
             )
         if view.fixed >= 0:
-            return poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
+            xpos, xmat = poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
+            return _float_rows(xpos), _float_rows(xmat), (0.0, 0.0, 0.0)
         assert view.offset is not None
         assert view.lookat is not None
         assert view.mat is not None
-        target = poses.subtree_com[:, view.track] if view.track >= 0 else view.lookat
-        return np.broadcast_to(target + view.offset, (n, 3)), np.broadcast_to(view.mat, (n, 9))
+        mat = np.broadcast_to(np.asarray(view.mat, np.float64), (n, 9))
+        if view.track < 0:
+            eye = np.broadcast_to(np.asarray(view.lookat + view.offset, np.float64), (n, 3))
+            return eye, mat, (0.0, 0.0, 0.0)
+        return _float_rows(poses.subtree_com[:, view.track]), mat, tuple(view.offset)
+
+
+def _float_rows(array: np.ndarray) -> np.ndarray:
+    """Return float64 rows, each contiguous; a view where they are already."""
+    fits = array.dtype == np.float64 and array.strides[-1] == 8
+    return array if fits else np.ascontiguousarray(array, np.float64)
