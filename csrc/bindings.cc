@@ -50,7 +50,7 @@ Texture read_texture(const py::tuple& item) {
                 row[4] + (faces - 1) * row[3] + int64_t{row[2]} * (row[1] + 2) <= texels.size(),
             "mip level outside of the texels");
   }
-  texture.texels.assign(texels.data(), texels.data() + texels.size());
+  pack_columns(texels.data(), static_cast<size_t>(texels.size()), &texture);
   return texture;
 }
 
@@ -124,6 +124,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->znear = number("znear");
   scene->zfar = number("zfar");
   scene->shadow_clip = number("shadow_clip");
+  scene->shadow_size = number("shadow_size");
   scene->haze = number("haze");
   scene->haze_peak = number("haze_peak");
   scene->haze_rgb[0] = number("haze_r");

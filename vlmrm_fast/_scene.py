@@ -85,6 +85,7 @@ def build(
         "znear": model.vis.map.znear * model.stat.extent,
         "zfar": model.vis.map.zfar * model.stat.extent,
         "shadow_clip": model.vis.map.shadowclip * model.stat.extent,
+        "shadow_size": max(model.vis.quality.shadowsize, 3),
         "global_ambient": 0.0 if lights else 0.3,
         **_haze(model, flags["haze"]),
         **_fog(model, flags["fog"]),

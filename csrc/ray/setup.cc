@@ -356,7 +356,8 @@ void place_casters(const Scene& scene, Frame* f) {
       c.view = static_cast<int32_t>(j);
       c.inside_near = depth - half < scene.znear;
       const float u = dot3(to, l.side), v = dot3(to, l.up);
-      const float eu = extent(g, l.side), ev = extent(g, l.up);
+      const float texel = 2 * scene.shadow_clip / scene.shadow_size;
+      const float eu = extent(g, l.side) + texel, ev = extent(g, l.up) + texel;
       c.u0 = parallel ? u - eu : -kFar;
       c.u1 = parallel ? u + eu : kFar;
       c.v0 = parallel ? v - ev : -kFar;

@@ -264,6 +264,13 @@ struct CasterTest {
   }
 };
 
+// The middle of the texel of the shadow map that holds coordinate u in (-reach, reach), on the same
+// plane. The map is drawn inside a border of one texel, but looked up as if there were none.
+VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
+  vf texel = floor((u / reach + splat(1.0f)) * splat(0.5f * scene.shadow_size));
+  return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
+}
+
 // Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
   const ViewLight& l = f.light[index];
@@ -274,15 +281,25 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   vm shadow = {};
   if (!any(todo)) return shadow;
-  vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
-  v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
-                    : v3{-from.x, -from.y, -from.z};
+  vf limit;
+  v3 dir;
+  bool snapped = false;
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
     if (c.view == self) continue;
     vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
+    if (!snapped) {
+      // The map holds what the light sees through the middle of the texel that p falls into.
+      snapped = true;
+      p = p + splat3(l.side) * (snap_to_texel(scene, u, reach) - u) +
+          splat3(l.up) * (snap_to_texel(scene, v, reach) - v);
+      from = p - splat3(l.pos);
+      limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
+      dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
+                     : v3{-from.x, -from.y, -from.z};
+    }
     const ViewGeom& g = f.view[c.view];
     CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
     with_type(g.type, test);
