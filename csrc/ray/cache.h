@@ -30,7 +30,7 @@ struct Background {
   uint64_t last_call = 0, uses = 0;
   std::vector<double> key;
   std::vector<float> depth, mirror_depth;
-  std::vector<int32_t> id, mirror_id;
+  std::vector<int32_t> id, mirror_id, prim, mirror_prim;
   std::vector<uint8_t> rgb;
   std::vector<LightBounds> lights;
   int stride = 0;  // packets from one row of LightBounds to the next

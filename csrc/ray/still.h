@@ -61,6 +61,8 @@ inline void restore(Frame* f, const Background& b) {
     std::copy(b.id.begin(), b.id.end(), f->id.begin());
     std::copy(b.mirror_depth.begin(), b.mirror_depth.end(), f->mirror_depth.begin());
     std::copy(b.mirror_id.begin(), b.mirror_id.end(), f->mirror_id.begin());
+    std::copy(b.prim.begin(), b.prim.end(), f->prim.begin());
+    std::copy(b.mirror_prim.begin(), b.mirror_prim.end(), f->mirror_prim.begin());
     std::fill(f->touched.begin(), f->touched.end(), 0);
     f->held = b.serial;
   }
@@ -70,7 +72,9 @@ inline void restore(Frame* f, const Background& b) {
       const int at = row * f->pitch + packet * kLanes;
       store(f->depth.data() + at, load(b.depth.data() + at));
       store(f->id.data() + at, load(b.id.data() + at));
+      if (!b.prim.empty()) store(f->prim.data() + at, load(b.prim.data() + at));
       if (!b.mirror) return;
+      if (!b.prim.empty()) store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
       store(f->mirror_depth.data() + at, load(b.mirror_depth.data() + at));
       store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
     });
@@ -206,6 +210,8 @@ inline void record_frame(const Scene& scene, Frame* f, Background* b) {
   std::copy(f->id.begin(), f->id.end(), b->id.begin());
   std::copy(f->mirror_depth.begin(), f->mirror_depth.end(), b->mirror_depth.begin());
   std::copy(f->mirror_id.begin(), f->mirror_id.end(), b->mirror_id.begin());
+  std::copy(f->prim.begin(), f->prim.end(), b->prim.begin());
+  std::copy(f->mirror_prim.begin(), f->mirror_prim.end(), b->mirror_prim.begin());
 }
 
 // Copies the background's rows; the dirty packets in them are then drawn over.
