@@ -14,6 +14,7 @@
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
+#include "gl/bindings.h"
 #include "thread_pool.h"
 
 namespace py = pybind11;
@@ -223,6 +224,7 @@ class Renderer {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
+  vlmrm::gl::bind(m);
   m.def("simd_level", [] { return vlmrm::use_avx2() ? "avx2" : "baseline"; },
         "Instruction set that new renderers use: 'avx2' or 'baseline'.");
   py::class_<vlmrm::Scene, std::shared_ptr<vlmrm::Scene>>(m, "Scene")
