@@ -5,13 +5,22 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 NATIVE  = $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help setup demo test lint check bench gpu docs clean
+# Where the sanitizers' builds go, and the tests that run under them. Their runtime must be in the
+# process before Python; LeakSanitizer would report what Python itself keeps.
+SANITIZED = build/sanitized
+NATIVE_TESTS = tests/test_rendering.py tests/test_rendering_scene.py
+PRELOAD = $(shell $(CXX) -print-file-name=lib$(1).so):$(shell $(CXX) -print-file-name=libstdc++.so)
+
+.PHONY: help setup demo test lint check bench gallery asan tsan gpu docs clean
 
 help:
 	@echo "make demo    install, then train an agent from one sentence (CPU, no download); results in runs/demo"
 	@echo "make test    install, then run the whole test suite"
 	@echo "make check   lint, types, import contracts, tests, every benchmark body once"
 	@echo "make bench   measure; writes bench/results/*.json and the tables of README.md"
+	@echo "make gallery  MuJoCo's pictures beside ours, with figures, in out/gallery/index.html"
+	@echo "make asan    the renderer's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make tsan    the same under ThreadSanitizer"
 	@echo "make gpu     the tests and benchmarks that need a CUDA device"
 	@echo "make docs    HTML documentation in docs/_build/html"
 	@echo "make setup   only install (.venv, editable, with the development tools)"
@@ -44,6 +53,23 @@ bench: $(STAMP)
 	@mkdir -p bench/results
 	$(BIN)/python -m pytest bench -m "not gpu" --benchmark-json bench/results/cpu.json
 	$(BIN)/python bench/tables.py
+
+gallery: $(STAMP)
+	MUJOCO_GL=$${MUJOCO_GL:-egl} PYTHONPATH=tests $(BIN)/python bench/gallery.py
+
+$(SANITIZED)/%/.built: CMakeLists.txt $(NATIVE) $(STAMP)
+	$(BIN)/cmake -S . -B $(SANITIZED)/$* -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	  -DVLMRM_SANITIZE=$* -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build $(SANITIZED)/$* --parallel
+	@touch $@
+
+asan: $(SANITIZED)/address,undefined/.built
+	VLMRM_FAST_TEST_CORE=$(<D) LD_PRELOAD=$(call PRELOAD,asan) ASAN_OPTIONS=detect_leaks=0 \
+	  $(BIN)/python -m pytest --noconftest -p native_build -q $(NATIVE_TESTS) -k "not system_gives"
+
+tsan: $(SANITIZED)/thread/.built
+	VLMRM_FAST_TEST_CORE=$(<D) LD_PRELOAD=$(call PRELOAD,tsan) TSAN_OPTIONS=suppressions=tests/tsan.supp:die_after_fork=0:exitcode=66 \
+	  $(BIN)/python -m pytest --noconftest -p native_build -q $(NATIVE_TESTS) -k "not system_gives"
 
 gpu: $(STAMP)
 	VLMRM_FAST_REQUIRE_GPU=1 $(BIN)/python -m pytest tests bench -m gpu --benchmark-json bench/results/gpu.json

@@ -11,10 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
+#include "gl/bindings.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
-#include "gl/bindings.h"
+#include "sink.h"
 #include "thread_pool.h"
 
 namespace py = pybind11;
@@ -157,16 +159,39 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
   return a.data();
 }
 
+}  // namespace
+
+Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
+  require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
+  Sink sink;
+  sink.height = height, sink.width = width, sink.supersample = supersample, sink.planar = planar;
+  if (table.is_none()) return sink;
+  auto bits = table.cast<py::array>();
+  require(bits.size() == 3 * 256, "the table must be (3, 256)");
+  if (bits.itemsize() == 2) {
+    auto halves = bits.cast<Array<uint16_t>>();
+    sink.halves.assign(halves.data(), halves.data() + halves.size());
+  } else {
+    auto words = bits.cast<Array<uint32_t>>();
+    sink.words.assign(words.data(), words.data() + words.size());
+  }
+  return sink;
+}
+
+namespace {
+
 class Renderer {
  public:
-  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads)
+  Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
+           const py::object& table, bool planar, int supersample)
       : scene_(std::move(scene)),
-        height_(height),
-        width_(width),
+        sink_(make_sink(height, width, table, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
-    require(height > 0 && width > 0 && num_threads > 0, "sizes must be positive");
+    require(num_threads > 0, "sizes must be positive");
     for (int i = 0; i < num_threads; ++i) {
-      frames_.push_back(std::make_unique<Frame>(*scene_, height, width));
+      frames_.push_back(
+          std::make_unique<Frame>(*scene_, sink_.drawn_height(), sink_.drawn_width()));
+      scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
   }
 
@@ -177,14 +202,14 @@ class Renderer {
   Renderer(const Renderer&) = delete;
   Renderer& operator=(const Renderer&) = delete;
 
-  void render(py::array_t<uint8_t> out, const py::array_t<double>& geom_xpos,
+  void render(py::array out, const py::array_t<double>& geom_xpos,
               const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
               const py::array_t<double>& site_xmat, const py::array_t<double>& light_xpos,
               const py::array_t<double>& light_xdir, const py::array_t<double>& cam_pos,
               const py::array_t<double>& cam_mat) {
-    require(out.ndim() == 4 && out.shape(1) == height_ && out.shape(2) == width_ &&
-                out.shape(3) == 3 && (out.flags() & py::array::c_style) && out.writeable(),
-            "`out` must be a writeable C-contiguous (N, H, W, 3) uint8 array.");
+    require(out.ndim() == 4 && (out.flags() & py::array::c_style) && out.writeable() &&
+                static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
+            "`out` must be a writeable C-contiguous array of N pictures.");
     const py::ssize_t n = out.shape(0);
     const py::ssize_t ng = scene_->num_model_geoms, ns = scene_->num_model_sites;
     const py::ssize_t nl = scene_->num_model_lights;
@@ -196,8 +221,7 @@ class Renderer {
                         rows(light_xdir, n, 3 * nl, "light_xdir"),
                         rows(cam_pos, n, 3, "cam_pos"),
                         rows(cam_mat, n, 9, "cam_mat")};
-    uint8_t* rgb = out.mutable_data();
-    const size_t bytes = static_cast<size_t>(3) * height_ * width_;
+    auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
     const DrawFunction draw = draw_;
     py::gil_scoped_release release;
     pool_->run(static_cast<int>(n), [&](int worker, int i) {
@@ -206,16 +230,20 @@ class Renderer {
                        base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
                        base.cam_pos + 3 * i, base.cam_mat + 9 * i};
       set_up(*scene_, w, frames_[worker].get());
-      draw(*scene_, frames_[worker].get(), rgb + bytes * i);
+      SinkScratch* scratch = scratch_[worker].get();
+      uint8_t* const place = rgb + sink_.bytes() * i;
+      draw(*scene_, frames_[worker].get(), sink_.direct() ? place : scratch->drawn.data());
+      if (!sink_.direct()) convert(sink_, scratch, place);
     });
   }
 
  private:
   std::shared_ptr<Scene> scene_;
-  int height_, width_;
+  Sink sink_;
   std::unique_ptr<ThreadPool> pool_;
   pid_t process_ = getpid();
   std::vector<std::unique_ptr<Frame>> frames_;
+  std::vector<std::unique_ptr<SinkScratch>> scratch_;
   DrawFunction draw_ = draw_function();
 };
 
@@ -232,8 +260,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
-      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int>(), py::arg("scene"),
-           py::arg("height"), py::arg("width"), py::arg("num_threads"))
+      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int>(),
+           py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
+           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),

@@ -146,6 +146,34 @@ def _free_view(
     )
 
 
+def mjv_camera(model: mujoco.MjModel, camera: Any) -> mujoco.MjvCamera:
+    """Return a camera as MuJoCo's own functions take it.
+
+    Args:
+        model: the compiled model.
+        camera: as `Scene.from_model` takes it, resolved before.
+
+    Returns:
+        The camera itself if it is a mujoco.MjvCamera, else a new one.
+    """
+    if isinstance(camera, mujoco.MjvCamera):
+        return camera
+    made = mujoco.MjvCamera()
+    if camera is None or (isinstance(camera, (int, np.integer)) and camera == -1):
+        mujoco.mjv_defaultFreeCamera(model, made)
+    elif isinstance(camera, Camera):
+        made.lookat[:] = camera.lookat
+        made.distance, made.azimuth = camera.distance, camera.azimuth
+        made.elevation = camera.elevation
+        if camera.track_body is not None:
+            made.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+            made.trackbodyid = _body_id(model, camera.track_body)
+    else:
+        made.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        made.fixedcamid = _camera_id(model, camera) if isinstance(camera, str) else int(camera)
+    return made
+
+
 def frustum(model: mujoco.MjModel, view: View) -> _scene.Frustum:
     """Return the image plane of mjv_cameraFrustum.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,17 @@ import numpy as np
 
 from vlmrm_fast import _camera, _core, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._gl import GlDrawer
+from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
-from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.errors import ArgumentError, RendererError, UnsupportedSceneError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
 
-BACKENDS = ("auto", "ray")
+BACKENDS = ("auto", "gl", "ray")
 _DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
+
+_log = logging.getLogger(__name__)
 
 
 class Scene:
@@ -27,6 +32,8 @@ class Scene:
     Attributes:
         model: the mjModel it was read from.
         camera: the camera as it was given.
+        unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
+            draw; None if it can.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: Any = None) -> None:
@@ -39,7 +46,12 @@ class Scene:
         self.model = model
         self.camera = camera
         self._view = _camera.resolve(model, camera)
-        self._native = _scene.build(model, _camera.frustum(model, self._view), self._view.fixed)
+        self.unsupported: str | None = None
+        self._native: _core.Scene | None = None
+        try:
+            self._native = _scene.build(model, _camera.frustum(model, self._view), self._view.fixed)
+        except UnsupportedSceneError as error:
+            self.unsupported = str(error)
 
     @classmethod
     def from_model(
@@ -48,6 +60,9 @@ class Scene:
         camera: Camera | mujoco.MjvCamera | int | str | None = None,
     ) -> Scene:
         """Read `model` once into plain arrays.
+
+        A model may show elements that the `ray` renderer does not draw: `unsupported` names them,
+        and a Renderer of backend "ray" refuses the scene.
 
         Args:
             model: the compiled model. Later changes to it are not seen.
@@ -58,8 +73,7 @@ class Scene:
             The scene.
 
         Raises:
-            UnsupportedSceneError: the model shows elements that are not drawn, each is named, or
-                the camera is orthographic.
+            UnsupportedSceneError: the camera is an orthographic MjvCamera.
             UnknownNameError: no camera or body has that name.
             ArgumentError: the camera's or its body's id is out of range, or `model` or the camera
                 is of another type.
@@ -77,8 +91,9 @@ class Renderer:
         scene: what is drawn.
         height: of the pictures [pixels].
         width: of the pictures [pixels].
-        num_threads: workers, the calling thread included.
-        backend: the renderer in use: "ray".
+        num_threads: workers; with "ray" the calling thread is one of them.
+        backend: the renderer in use: "ray" or "gl".
+        output: the format of the pictures.
     """
 
     def __init__(
@@ -88,20 +103,45 @@ class Renderer:
         width: int = 224,
         num_threads: int = 0,
         backend: str = "auto",
+        *,
+        layout: str = "nhwc",
+        dtype: str = "uint8",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        supersample: int = 1,
+        device: int | None = None,
     ) -> None:
         """Start the workers and allocate their buffers.
+
+        The `ray` renderer is this package's own. `gl` is MuJoCo's, through EGL: the same bits as
+        mujoco.Renderer on the same driver, of everything that MuJoCo draws, at its speed.
+
+        Pictures leave as bytes, or as (byte / 255 - mean) / std a channel, computed in float32
+        and rounded to `dtype` as torch does; both layouts go with every dtype.
 
         Args:
             scene: what is drawn.
             height: of the pictures, 1 to 16384 [pixels].
             width: of the pictures, 1 to 16384 [pixels].
-            num_threads: workers; 0 for one per CPU that this process may use.
-            backend: "ray", or "auto" to choose.
+            num_threads: workers; 0 for one per CPU that this process may use, and for "gl", whose
+                software drivers do not gain by more, one.
+            backend: "ray", "gl", or "auto" for "ray" unless the scene holds elements that it does
+                not draw.
+            layout: "nhwc" for channels last, "nchw" for channels first.
+            dtype: "uint8", "float32", "float16" or "bfloat16".
+            mean: of the three channels, where `dtype` is not uint8; None for zeros.
+            std: likewise, above 0; None for ones.
+            supersample: draw this many times as high and wide, 1 to 8, and average down. Edges
+                get smoother; textures get sharper than MuJoCo's.
+            device: of "gl": a CUDA ordinal, or an index of EGL's devices without CUDA; None for
+                MUJOCO_EGL_DEVICE_ID, else the first that works.
 
         Raises:
-            ArgumentError: a size or the number of threads is out of range, more than the system
-                can give, or `scene` is not a Scene.
-            unknown_name: UnknownNameError, no backend has that name.
+            ArgumentError: a number is out of range, the threads are more than the system can
+                give, mean or std are given for uint8, or `scene` is not a Scene.
+            unknown_name: UnknownNameError, no backend, layout or dtype has that name.
+            UnsupportedSceneError: "ray" does not draw the scene, or neither renderer can here.
+            RendererError: "gl" was asked for and OpenGL cannot be used here.
         """
         if not isinstance(scene, Scene):
             raise ArgumentError(
@@ -122,18 +162,54 @@ class Renderer:
         self.scene = scene
         self.height = int(height)
         self.width = int(width)
-        self.num_threads = int(num_threads) or len(os.sched_getaffinity(0))
-        self.backend = "ray"
+        self.output = Output.of(
+            (self.height, self.width),
+            layout=layout,
+            dtype=dtype,
+            mean=mean,
+            std=std,
+            supersample=supersample,
+        )
         self._native: _core.Renderer | None = None
+        self._gl: GlDrawer | None = None
         self._process = -1
         self._batch: BatchPoses | None = None
-        self._start()
+        self.backend = self._choose(backend, int(num_threads), device)
+        if self.backend == "ray":
+            self.num_threads = int(num_threads) or len(os.sched_getaffinity(0))
+            self._start()
+
+    def _choose(self, backend: str, num_threads: int, device: int | None) -> str:
+        """Return the backend to use; where that is "gl", start it."""
+        reason = self.scene.unsupported
+        if backend == "ray" and reason:
+            raise UnsupportedSceneError(reason)
+        if backend == "ray" or (backend == "auto" and not reason):
+            return "ray"
+        self.num_threads = num_threads or 1
+        try:
+            self._gl = GlDrawer(
+                self.scene.model,
+                _camera.mjv_camera(self.scene.model, self.scene.camera),
+                self.output,
+                option=getattr(self.scene, "option", None),
+                flags=getattr(self.scene, "flags", None),
+                num_threads=self.num_threads,
+                device=device,
+            )
+        except RendererError as error:
+            if backend == "gl":
+                raise
+            raise UnsupportedSceneError(f"{reason} MuJoCo's OpenGL: {error}") from error
+        if backend == "auto":
+            _log.warning("Drawing with OpenGL (%s): %s", self._gl.driver.renderer, reason)
+        return "gl"
 
     def render(
         self,
         source: mujoco.MjData | Sequence[mujoco.MjData] | mujoco.batch.Batch | Poses,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
+        out: Any = None,
+    ) -> Any:
         """Draw N worlds; blocks until all are done.
 
         Args:
@@ -141,17 +217,23 @@ class Renderer:
                 simulations, or Poses. A batch is drawn from its bound arrays, as `Poses.from_batch`
                 gives them; worlds that it has not filled yet are drawn at their present state, and
                 nothing in the batch changes.
-            out: (N, H, W, 3) uint8, C-contiguous and writeable, to draw into; None allocates.
+            out: a numpy array or CPU torch tensor of the renderer's layout and dtype, C-contiguous
+                and writeable, to draw into; None allocates a numpy array. numpy has no bfloat16:
+                there it is the bits, as uint16.
 
         Returns:
-            (N, H, W, 3) uint8, C-contiguous, RGB, top row first; `out` itself if it was given.
+            (N, H, W, 3), or (N, 3, H, W) for "nchw", of the renderer's dtype (uint8 by default),
+            C-contiguous, RGB, top row first; `out` itself if it was given.
 
         Raises:
             ArgumentError: `source` or `out` has the wrong type or shape, or the renderer is closed.
         """
+        if self._gl is not None:
+            return self._gl.render(source, out)
         poses = self._poses(source)
         n = poses.num_worlds
-        out = self._check_out(out, n)
+        frames = self.output.array(out, n)
+        out = frames if out is None else out
         if n == 0:
             return out
         cam_pos, cam_mat = self._camera_rows(poses)
@@ -161,7 +243,7 @@ class Renderer:
             raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
         arrays = [*(getattr(poses, name) for name in _DRAWN), cam_pos, cam_mat]
         try:
-            self._native.render(out, *(np.ascontiguousarray(a, np.float64) for a in arrays))
+            self._native.render(frames, *(np.ascontiguousarray(a, np.float64) for a in arrays))
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
         return out
@@ -170,6 +252,8 @@ class Renderer:
         """Stop the workers. Further calls of `render` raise."""
         self._native = None
         self._process = os.getpid()
+        if self._gl is not None:
+            self._gl.close()
 
     def __enter__(self) -> Renderer:
         """Return self."""
@@ -183,7 +267,13 @@ class Renderer:
         # Threads do not survive a fork, so a child process starts its own.
         try:
             self._native = _core.Renderer(
-                self.scene._native, self.height, self.width, self.num_threads
+                self.scene._native,
+                self.height,
+                self.width,
+                self.num_threads,
+                self.output.table(),
+                self.output.layout == "nchw",
+                self.output.supersample,
             )
         except (RuntimeError, MemoryError) as error:
             raise ArgumentError(
@@ -214,23 +304,6 @@ class Renderer:
         m = self.scene.model
         rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
         return Poses(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
-
-    def _check_out(self, out: np.ndarray | None, n: int) -> np.ndarray:
-        shape = (n, self.height, self.width, 3)
-        if out is None:
-            return np.empty(shape, np.uint8)
-        fix = f"Use np.empty({shape}, np.uint8)."
-        if not isinstance(out, np.ndarray):
-            raise ArgumentError(f"`out` must be a numpy array, got {type(out).__name__}. {fix}")
-        if out.dtype != np.uint8:
-            raise ArgumentError(f"`out` must be uint8, got {out.dtype}. {fix}")
-        if out.shape != shape:
-            raise ArgumentError(f"`out` must be of shape {shape}, got {out.shape}. {fix}")
-        if not out.flags.c_contiguous:
-            raise ArgumentError(f"`out` must be C-contiguous, got strides {out.strides}. {fix}")
-        if not out.flags.writeable:
-            raise ArgumentError(f"`out` must be writeable, got a read-only array. {fix}")
-        return out
 
     def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
         view, n = self.scene._view, poses.num_worlds

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "gl/renderer.h"
 
 namespace py = pybind11;
@@ -53,14 +54,20 @@ T* writeable(py::array_t<T>* out, const std::vector<py::ssize_t>& shape) {
 class Face {
  public:
   Face(std::shared_ptr<const MujocoApi> api, uintptr_t model, const py::bytes& option,
-       const py::bytes& camera, std::vector<std::pair<int, bool>> flags, int height, int width,
+       const py::bytes& camera, std::vector<std::pair<int, bool>> flags, const py::tuple& sink,
        int num_threads, std::vector<int> devices) {
     if (option.cast<std::string>().size() != api->at("mjvOption") ||
         camera.cast<std::string>().size() != api->at("mjvCamera")) {
       throw py::value_error("option and camera must be bytes of mjvOption and mjvCamera.");
     }
-    setup_ = {std::move(api), pointer(model), option,           camera, std::move(flags),
-              height,         width,          std::move(devices)};
+    setup_ = {std::move(api),
+              pointer(model),
+              option,
+              camera,
+              std::move(flags),
+              make_sink(sink[0].cast<int>(), sink[1].cast<int>(), sink[2], sink[3].cast<bool>(),
+                        sink[4].cast<int>()),
+              std::move(devices)};
     num_threads_ = num_threads;
     py::gil_scoped_release release;
     renderer_ = std::make_unique<Renderer>(setup_, num_threads);
@@ -77,27 +84,31 @@ class Face {
   Face(const Face&) = delete;
   Face& operator=(const Face&) = delete;
 
-  void render(const Sources& sources, py::array_t<uint8_t> out) {
+  void render(const Sources& sources, py::array out) {
+    if (!(out.flags() & py::array::c_style) || !out.writeable() ||
+        static_cast<size_t>(out.nbytes()) != setup_.sink.bytes() * sources.count) {
+      throw py::value_error("`out` must be a writeable C-contiguous array of N pictures.");
+    }
     Pictures pictures;
-    pictures.rgb = writeable(&out, {sources.count, setup_.height, setup_.width, 3});
+    pictures.color = static_cast<uint8_t*>(out.mutable_data());
     run(sources, pictures);
   }
 
   void render_depth(const Sources& sources, py::array_t<float> out,
                     py::array_t<uint8_t> orthographic) {
     Pictures pictures;
-    pictures.depth = writeable(&out, {sources.count, setup_.height, setup_.width});
+    pictures.depth = writeable(&out, {sources.count, setup_.sink.drawn_height(), setup_.sink.drawn_width()});
     pictures.orthographic = writeable(&orthographic, {sources.count});
     run(sources, pictures);
   }
 
   void render_segmentation(const Sources& sources, py::array_t<int32_t> out) {
     Pictures pictures;
-    pictures.segmentation = writeable(&out, {sources.count, setup_.height, setup_.width, 2});
+    pictures.segmentation = writeable(&out, {sources.count, setup_.sink.drawn_height(), setup_.sink.drawn_width(), 2});
     run(sources, pictures);
   }
 
-  const Driver& driver() const { return renderer_->driver(); }
+  Driver driver() const { return renderer_->driver(); }
   std::vector<std::string> take_warnings() { return renderer_->take_warnings(); }
 
  private:
@@ -147,10 +158,9 @@ void bind(py::module_& m) {
         py::arg("mujoco_device"), py::arg("cuda_devices"));
   py::class_<Face>(m, "GlRenderer")
       .def(py::init<std::shared_ptr<MujocoApi>, uintptr_t, const py::bytes&, const py::bytes&,
-                    std::vector<std::pair<int, bool>>, int, int, int, std::vector<int>>(),
+                    std::vector<std::pair<int, bool>>, const py::tuple&, int, std::vector<int>>(),
            py::arg("api"), py::arg("model"), py::arg("option"), py::arg("camera"),
-           py::arg("flags"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
-           py::arg("devices"))
+           py::arg("flags"), py::arg("sink"), py::arg("num_threads"), py::arg("devices"))
       .def("render", &Face::render, py::arg("sources"), py::arg("out").noconvert())
       .def("render_depth", &Face::render_depth, py::arg("sources"), py::arg("out").noconvert(),
            py::arg("orthographic").noconvert())

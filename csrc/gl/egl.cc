@@ -127,7 +127,7 @@ std::vector<Handle> device_handles() {
   if (!egl().query_devices(64, handles, &count) || count < 1) {
     throw std::runtime_error("EGL must find a device, got none.");
   }
-  return {handles, handles + count};
+  return std::vector<Handle>(handles, handles + count);
 }
 
 // Initialised displays by device, and the lock under which contexts come and go.

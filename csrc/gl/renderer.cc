@@ -31,16 +31,17 @@ class Renderer::Worker {
         scene_(setup.api, setup.model),
         context_(setup.api->at("mjrContext")),
         option_(setup.option),
-        camera_(setup.camera) {
+        camera_(setup.camera),
+        sink_scratch_(setup.sink) {
     for (auto [flag, value] : setup.flags) scene_.set_flag(flag, value);
     make_context();
     const MujocoApi& api = *setup.api;
-    const bool resized = context_.read<int32_t>(api.at("mjrContext.offWidth")) == setup.width &&
-                         context_.read<int32_t>(api.at("mjrContext.offHeight")) == setup.height;
+    const bool resized = context_.read<int32_t>(api.at("mjrContext.offWidth")) == width_ &&
+                         context_.read<int32_t>(api.at("mjrContext.offHeight")) == height_;
     if (!resized || context_.read<int32_t>(api.at("mjrContext.currentBuffer")) != kOffscreen) {
       free_context();
       throw std::runtime_error("OpenGL must offer an off-screen buffer of " +
-                               std::to_string(setup.width) + " x " + std::to_string(setup.height) +
+                               std::to_string(width_) + " x " + std::to_string(height_) +
                                " pixels, got none.");
     }
   }
@@ -52,16 +53,19 @@ class Renderer::Worker {
 
   void draw(void* data, int world, const Pictures& pictures) {
     scene_.update(data, option_.get(), camera_.get(), &warnings_);
-    const size_t pixels = static_cast<size_t>(setup_.height) * setup_.width;
-    if (pictures.rgb) {
+    const size_t pixels = static_cast<size_t>(height_) * width_;
+    if (pictures.color) {
+      const Sink& sink = setup_.sink;
+      uint8_t* const place = pictures.color + sink.bytes() * world;
       read(&color_, nullptr);
-      flip(color_, setup_.height, pictures.rgb + 3 * pixels * world);
+      flip(color_, height_, sink.direct() ? place : sink_scratch_.drawn.data());
+      if (!sink.direct()) convert(sink, &sink_scratch_, place);
     }
     if (!pictures.depth && !pictures.segmentation) return;
     number_geoms(true);
     if (pictures.depth) {
       read(nullptr, &depth_);
-      flip(depth_, setup_.height, pictures.depth + pixels * world);
+      flip(depth_, height_, pictures.depth + pixels * world);
       pictures.orthographic[world] = orthographic();
     } else {
       read(&color_, nullptr);
@@ -77,7 +81,7 @@ class Renderer::Worker {
     api.guarded(
         [&] {
           api.make_context(setup_.model, context_.get(), kFontScale);
-          api.resize_offscreen(setup_.width, setup_.height, context_.get());
+          api.resize_offscreen(width_, height_, context_.get());
           api.set_buffer(kOffscreen, context_.get());
         },
         &warnings_);
@@ -89,13 +93,13 @@ class Renderer::Worker {
   }
 
   void read(std::vector<uint8_t>* color, std::vector<float>* depth) {
-    const size_t pixels = static_cast<size_t>(setup_.height) * setup_.width;
+    const size_t pixels = static_cast<size_t>(height_) * width_;
     if (color) color->resize(3 * pixels);
     if (depth) depth->resize(pixels);
     uint8_t* rgb = color ? color->data() : nullptr;
     float* z = depth ? depth->data() : nullptr;
     const MujocoApi& api = *setup_.api;
-    const MjrRect all = {0, 0, setup_.width, setup_.height};
+    const MjrRect all = {0, 0, width_, height_};
     api.guarded(
         [&] {
           api.render(all, scene_.get(), context_.get());
@@ -130,9 +134,9 @@ class Renderer::Worker {
       std::memcpy(&objects_[2 * (number + 1)], geom + objid, sizeof number);
       std::memcpy(&objects_[2 * (number + 1) + 1], geom + objtype, sizeof number);
     }
-    for (int y = setup_.height - 1; y >= 0; --y) {
-      const uint8_t* row = color_.data() + static_cast<size_t>(3) * setup_.width * y;
-      for (int x = 0; x < setup_.width; ++x, out += 2) {
+    for (int y = height_ - 1; y >= 0; --y) {
+      const uint8_t* row = color_.data() + static_cast<size_t>(3) * width_ * y;
+      for (int x = 0; x < width_; ++x, out += 2) {
         const size_t k = row[3 * x] | row[3 * x + 1] << 8 | row[3 * x + 2] << 16;
         out[0] = 2 * k < objects_.size() ? objects_[2 * k] : -1;
         out[1] = 2 * k < objects_.size() ? objects_[2 * k + 1] : -1;
@@ -141,9 +145,11 @@ class Renderer::Worker {
   }
 
   const Setup& setup_;
+  const int height_ = setup_.sink.drawn_height(), width_ = setup_.sink.drawn_width();
   Context gl_;
   MjvScene scene_;
   Block context_, option_, camera_;
+  SinkScratch sink_scratch_;
   std::vector<uint8_t> color_;
   std::vector<float> depth_;
   std::vector<int32_t> objects_;

@@ -15,6 +15,7 @@
 
 #include "gl/egl.h"
 #include "mujoco_api.h"
+#include "sink.h"
 #include "sources.h"
 
 namespace vlmrm {
@@ -26,13 +27,13 @@ struct Setup {
   const void* model = nullptr;            // mjModel, kept alive by the caller
   std::string option, camera;             // bytes of mjvOption and mjvCamera
   std::vector<std::pair<int, bool>> flags;  // mjtRndFlag and its value, where not the default
-  int height = 0, width = 0;
+  Sink sink;                 // of colour pictures; the others are drawn at its drawn size
   std::vector<int> devices;  // as choose_devices returns them
 };
 
 // Pictures with the top row first. Only the members of one kind of picture are set.
 struct Pictures {
-  uint8_t* rgb = nullptr;           // (N, H, W, 3)
+  uint8_t* color = nullptr;         // N times Sink::bytes()
   float* depth = nullptr;           // (N, H, W), as mjr_readPixels gives it with mjDEPTH_ZEROFAR
   uint8_t* orthographic = nullptr;  // (N,), with `depth`: whether the camera was
   int32_t* segmentation = nullptr;  // (N, H, W, 2): object id and type, -1 where nothing is
