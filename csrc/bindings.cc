@@ -4,8 +4,6 @@
 #include <unistd.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -29,23 +27,6 @@ using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 void require(bool ok, const char* text) {
   if (!ok) throw py::value_error(text);
-}
-
-bool use_avx2() {
-#if defined(VLMRM_HAVE_AVX2)
-  const char* forced = std::getenv("VLMRM_FAST_SIMD");
-  if (forced && std::strcmp(forced, "baseline") == 0) return false;
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
-}
-
-DrawFunction draw_function() {
-#if defined(VLMRM_HAVE_AVX2)
-  if (use_avx2()) return avx2::draw;
-#endif
-  return baseline::draw;
 }
 
 Texture read_texture(const py::tuple& item) {
@@ -222,7 +203,7 @@ class Renderer {
                         rows(cam_pos, n, 3, "cam_pos"),
                         rows(cam_mat, n, 9, "cam_mat")};
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
-    const DrawFunction draw = draw_;
+    const DrawFunction draw = kernel_.draw;
     py::gil_scoped_release release;
     pool_->run(static_cast<int>(n), [&](int worker, int i) {
       const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
@@ -244,7 +225,7 @@ class Renderer {
   pid_t process_ = getpid();
   std::vector<std::unique_ptr<Frame>> frames_;
   std::vector<std::unique_ptr<SinkScratch>> scratch_;
-  DrawFunction draw_ = draw_function();
+  const Kernel& kernel_ = choose_kernel();
 };
 
 }  // namespace
@@ -253,8 +234,13 @@ class Renderer {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
   vlmrm::gl::bind(m);
-  m.def("simd_level", [] { return vlmrm::use_avx2() ? "avx2" : "baseline"; },
-        "Instruction set that new renderers use: 'avx2' or 'baseline'.");
+  m.def("simd_level", [] { return vlmrm::choose_kernel().name; },
+        "Instruction set that new renderers use. Raises ValueError if VLMRM_FAST_SIMD names none.");
+  m.def("simd_levels", [] {
+    py::list names;
+    for (const vlmrm::Kernel& kernel : vlmrm::kernels()) names.append(kernel.name);
+    return names;
+  }, "Instruction sets that run here, the preferred one first.");
   py::class_<vlmrm::Scene, std::shared_ptr<vlmrm::Scene>>(m, "Scene")
       .def(py::init(&vlmrm::make_scene), py::arg("geom_ints"), py::arg("geom_floats"),
            py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),

@@ -3,6 +3,7 @@
 import numpy as np
 
 def simd_level() -> str: ...
+def simd_levels() -> list[str]: ...
 
 class Scene:
     def __init__(

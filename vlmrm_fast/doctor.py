@@ -158,10 +158,13 @@ def _renderer() -> Finding:
     """Check the native renderer and its instruction set."""
     from vlmrm_fast import _core
 
-    level = str(_core.simd_level())
+    level, levels = str(_core.simd_level()), list(_core.simd_levels())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    value = f"ray, {level}, {cores} CPU cores"
-    if "avx2" in level or "avx512" in level or "neon" in level:
+    value = f"ray, {level} (of {', '.join(levels)}), {cores} CPU cores"
+    if level != levels[0]:
+        fix = f"VLMRM_FAST_SIMD asks for {level}: unset it to draw faster."
+        return Finding("renderer", "note", value, fix)
+    if level in {"avx2", "avx512", "neon"}:
         return Finding("renderer", "ok", value)
     fix = "It works, several times slower: this CPU, or its virtual machine, offers no AVX2."
     return Finding("renderer", "note", value, fix)

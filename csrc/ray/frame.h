@@ -41,6 +41,7 @@ struct Caster {
   float u0, u1, v0, v1;  // bounds on the light's image plane (directional lights)
 };
 
+constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
 constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
 constexpr int kMaxFragments = kMaxSlots * 8;

@@ -14,7 +14,7 @@ namespace VLMRM_ISA {
 struct Hit {
   vf t;
   vi face;  // 0..5 where the surface has edges
-  vi mask;
+  vm mask;
 };
 
 template <bool kExit>
@@ -45,7 +45,7 @@ VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
   vf as = a + d.z * d.z;
   vf bs = b + oz * d.z;
   vf ds = bs * bs - as * (o.x * o.x + o.y * o.y + oz * oz - r2);
-  vi side = abs(z) <= h;
+  vm side = abs(z) <= h;
   vf tc = root<kExit>(bs, ds, as);
   return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f)))};
 }
@@ -63,7 +63,7 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf z0 = (-h - o.z) * iz, z1 = (h - o.z) * iz;
   vf zmin = min(z0, z1), zmax = max(z0, z1);
   vf enter = max(t0, zmin), leave = min(t1, zmax);
-  vi cap = zmin > t0;
+  vm cap = zmin > t0;
   vi face = select(cap, select(d.z < splat(0.0f), splat(int32_t{1}), splat(int32_t{2})), vi{});
   return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave)};
 }
@@ -89,7 +89,7 @@ VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
 // Seen from above, or from both sides; a size of zero has no edge but the reach around the eye.
 VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided, float reach) {
   vf t = -o.z / d.z;
-  vi mask = (two_sided ? (d.z < splat(0.0f)) | (d.z > splat(0.0f)) : (d.z < splat(0.0f)));
+  vm mask = (two_sided ? (d.z < splat(0.0f)) | (d.z > splat(0.0f)) : (d.z < splat(0.0f)));
   if (size[0] > 0) mask &= abs(o.x + t * d.x) <= splat(size[0]);
   if (size[1] > 0) mask &= abs(o.y + t * d.y) <= splat(size[1]);
   if (reach > 0) mask &= (d.x * d.x + d.y * d.y) * t * t <= splat(reach * reach);

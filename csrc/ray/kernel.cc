@@ -29,9 +29,9 @@ struct Rasterize {
     const vi base = splat(int32_t{view * 8});
     for (int row = g.y0; row < g.y1; ++row) {
       const vf y = splat(f->top - row * f->step_y);
-      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) {
+      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
         const int at = row * f->pitch + col;
-        vi allowed = ~vi{};
+        vm allowed = all_lanes();
         if (mirrored) {
           allowed = (load(f->id.data() + at) >> 3) == splat(int32_t{over});
           if (!any(allowed)) continue;
@@ -39,7 +39,7 @@ struct Rasterize {
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
         Hit h = hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
-        vi win = h.mask & (h.t <= old) & (h.t > splat(znear));
+        vm win = h.mask & (h.t <= old) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
@@ -83,9 +83,9 @@ void rasterize(const Scene& scene, Frame* f) {
 VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
   const int32_t* here = ids + row * f.pitch + col;
   const vi c = load(here);
-  const vi vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
+  const vm vertical = (load(here - (row > 0 ? f.pitch : 0)) != c) |
                       (load(here + (row + 1 < f.height ? f.pitch : 0)) != c);
-  // The table has eight spare entries at its end; at its start the left neighbour is masked.
+  // The table has spare entries at its end; at its start the left neighbour is masked.
   vi before = row + col > 0 ? load(here - 1) : c;
   int left = bits(before != c), right = bits(load(here + 1) != c);
   if (col == 0) left &= ~1;
@@ -113,17 +113,17 @@ class Painter {
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
     int edges = edges_of(f_.id.data(), f_, row, col);
-    int same = bits(ids == splat(ids[0]));
+    int same = bits(ids == splat(first(ids)));
     int32_t reflected = -1;
     if (f_.mirror) {
       const vi m = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
-      same &= bits(m == splat(m[0]));
-      reflected = m[0];
+      same &= bits(m == splat(first(m)));
+      reflected = first(m);
     }
     edges &= valid;
     const bool uniform = (same & valid) == valid;
-    if (uniform && edges != valid) paint_uniform(row, col, count, ids[0], reflected);
+    if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
     const int todo = uniform ? edges : valid;
     for (int i = 0; todo >> i != 0; ++i) {
       if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
@@ -135,7 +135,7 @@ class Painter {
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.active = ~vi{};
+    q.active = all_lanes();
     Color c;
     if (id < 0) {
       c = shade_sky(scene_, f_, q.x, q.y);
@@ -152,11 +152,7 @@ class Painter {
       }
     }
     uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    for (int i = 0; i < count; ++i) {
-      out[3 * i] = static_cast<uint8_t>(c.r[i]);
-      out[3 * i + 1] = static_cast<uint8_t>(c.g[i]);
-      out[3 * i + 2] = static_cast<uint8_t>(c.b[i]);
-    }
+    store_rgb(out, c.r | c.g << 8 | c.b << 16, count);
   }
 
   const Scene& scene_;

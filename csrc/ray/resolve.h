@@ -111,32 +111,29 @@ class Resolve {
     }
   }
 
-  // Two slots of four samples fill the eight lanes.
+  // A slot's four samples take four lanes.
   template <int kType>
   VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int end) {
-    const vf dx = {kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3],
-                   kSampleX[0], kSampleX[1], kSampleX[2], kSampleX[3]};
-    const vf dy = {kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3],
-                   kSampleY[0], kSampleY[1], kSampleY[2], kSampleY[3]};
-    const vi first_half = {-1, -1, -1, -1, 0, 0, 0, 0};
-    for (int k = begin; k < end; k += 2) {
-      const int s0 = f_.pair_slot[f_.pair_sorted[k]];
-      const int s1 = k + 1 < end ? f_.pair_slot[f_.pair_sorted[k + 1]] : s0;
-      vf px = select(first_half, splat(static_cast<float>(f_.slot_x[s0])),
-                     splat(static_cast<float>(f_.slot_x[s1])));
-      vf py = select(first_half, splat(static_cast<float>(f_.slot_y[s0])),
-                     splat(static_cast<float>(f_.slot_y[s1])));
-      vf x = splat(f_.left) + (px + dx) * splat(f_.step_x);
-      vf y = splat(f_.top) - (py + dy) * splat(f_.step_y);
-      Hit h = hit_eye<kType>(g, x, y);
-      float t[kLanes];
+    constexpr int kSlots = kLanes / 4;
+    const vf dx = repeat4(kSampleX), dy = repeat4(kSampleY);
+    for (int k = begin; k < end; k += kSlots) {
+      const int count = std::min(kSlots, end - k);
+      int slot[kSlots];
+      float px[kLanes], py[kLanes], t[kLanes];
       int32_t face[kLanes];
+      for (int j = 0; j < kSlots; ++j) {
+        slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
+        std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
+        std::fill(py + 4 * j, py + 4 * j + 4, static_cast<float>(f_.slot_y[slot[j]]));
+      }
+      vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
+      vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
+      Hit h = hit_eye<kType>(g, x, y);
       store(t, h.t);
       store(face, h.face);
       const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
-      for (int i = 0; i < (s0 == s1 ? 4 : 8); ++i) {
-        if (!(hits >> i & 1)) continue;
-        keep(g, 4 * (i < 4 ? s0 : s1) + (i & 3), t[i], view * 8 + face[i]);
+      for (int i = 0; i < 4 * count; ++i) {
+        if (hits >> i & 1) keep(g, 4 * slot[i / 4] + (i & 3), t[i], view * 8 + face[i]);
       }
     }
   }
@@ -215,24 +212,23 @@ class Resolve {
   }
 
   void shade_packet(int view, int begin, int count) {
-    Points q;
-    int32_t index[kLanes];
+    int32_t index[kLanes], face[kLanes], rgb[3][kLanes];
+    float x[kLanes], y[kLanes], t[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
       index[i] = k;
-      q.x[i] = f_.fragment_x[k];
-      q.y[i] = f_.fragment_y[k];
-      q.t[i] = f_.fragment_depth[k];
-      q.face[i] = f_.fragment_id[k] & 7;
+      x[i] = f_.fragment_x[k];
+      y[i] = f_.fragment_y[k];
+      t[i] = f_.fragment_depth[k];
+      face[i] = f_.fragment_id[k] & 7;
     }
-    q.active = ~vi{};
+    const Points q = {load(x), load(y), load(t), load(face), all_lanes()};
     Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
     for (int i = 0; i < count; ++i) {
       const int weight = f_.fragment_weight[index[i]];
       uint16_t* a = &f_.accumulator[4 * f_.fragment_slot[index[i]]];
-      a[0] = static_cast<uint16_t>(a[0] + weight * c.r[i]);
-      a[1] = static_cast<uint16_t>(a[1] + weight * c.g[i]);
-      a[2] = static_cast<uint16_t>(a[2] + weight * c.b[i]);
+      for (int j = 0; j < 3; ++j) a[j] = static_cast<uint16_t>(a[j] + weight * rgb[j][i]);
     }
   }
 

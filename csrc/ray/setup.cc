@@ -336,7 +336,7 @@ void place_casters(const Scene& scene, Frame* f) {
 
 }  // namespace
 
-Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + 7) / 8 * 8) {
+Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + kMaxLanes - 1) / kMaxLanes * kMaxLanes) {
   const size_t pixels = static_cast<size_t>(pitch) * h;
   const float half_width =
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;

@@ -1,4 +1,4 @@
-// Fixed-function shading of eight surface points of one geom.
+// Fixed-function shading of a packet of surface points of one geom.
 #ifndef VLMRM_RAY_SHADE_H_
 #define VLMRM_RAY_SHADE_H_
 
@@ -14,11 +14,11 @@ namespace VLMRM_ISA {
 
 constexpr float kTurn = 6.28318530717959f;
 
-// Eight points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
+// The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
 struct Points {
   vf x, y, t;
   vi face;
-  vi active;
+  vm active;
 };
 
 struct Color {
@@ -53,7 +53,7 @@ VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
       return normalize({p.x, p.y, p.z - min(max(p.z, -h), h)});
     }
     case kCylinder: {
-      vi side = face == splat(int32_t{0});
+      vm side = face == splat(int32_t{0});
       vf cap = select(face == splat(int32_t{1}), one, -one);
       v3 n = normalize({p.x, p.y, zero});
       return select(side, n, v3{zero, zero, cap});
@@ -95,7 +95,7 @@ VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, 
     vf sa = splat(s[0] > 0 ? 0.5f / s[0] : 0.5f), sb = splat(s[1] > 0 ? 0.5f / s[1] : 0.5f);
     if (g.type == kBox) {
       vi axis = face >> 1;
-      vi on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
+      vm on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
       a = select(on_x, p.y, p.x), ax = select(on_x, px.y, px.x), ay = select(on_x, py.y, py.x);
       b = select(on_z, p.y, p.z), bx = select(on_z, px.y, px.z), by = select(on_z, py.y, py.z);
       sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
@@ -133,7 +133,7 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
     c.dv_dx = -half * iz * px.z;
     c.dv_dy = -half * iz * py.z;
     if (g.type == kCylinder) {
-      vi cap = face != splat(int32_t{0});
+      vm cap = face != splat(int32_t{0});
       c.u = select(cap, half + half * x, c.u);
       c.v = select(cap, half + half * y, c.v);
       c.du_dx = select(cap, half * ix * px.x, c.du_dx);
@@ -150,7 +150,7 @@ VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g
       vf rate = splat(2 / kTurn) * iw / max(radial, splat(1e-3f));
       vf lat_v = capsule ? select(w > vf{}, splat(1.0f) - splat(2.0f) * el, splat(-2.0f) * el)
                          : half - el;
-      vi on_cap = capsule ? abs(p.z) > h : (rr > splat(-1.0f));
+      vm on_cap = capsule ? abs(p.z) > h : (rr > splat(-1.0f));
       vf scale = splat(capsule ? -2.0f : -1.0f) * rate;
       c.v = select(on_cap, lat_v, c.v);
       c.dv_dx = select(on_cap, scale * px.z, c.dv_dx);
@@ -211,7 +211,7 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     strength /= splat(light.attenuation[0]) + distance * splat(light.attenuation[1]) +
                 distance * distance * splat(light.attenuation[2]);
     vf c = -dot(to_light, l.dir);
-    vi lit = c >= splat(light.cos_cutoff);
+    vm lit = c >= splat(light.cos_cutoff);
     vf cone = light.exponent > 0 ? power(clamp01(c), light.exponent) : splat(1.0f);
     strength = select(lit, light.cos_cutoff > -1.0f ? strength * cone : strength, vf{});
   }
@@ -221,7 +221,7 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     v3 h = to_light + to_eye;
     vf nh = dot(n, h) / sqrt(max(dot(h, h), splat(1e-30f)));
     // Below this a highlight is less than a quarter of a grey level: most points stop here.
-    vi shows = (nh > splat(geom.dim_below)) & (facing > vf{});
+    vm shows = (nh > splat(geom.dim_below)) & (facing > vf{});
     if (any(shows)) {
       nh = min(max(nh, vf{}), splat(1.0f));
       vf peak = geom.shininess > 0 ? power(nh, 128 * geom.shininess) : splat(1.0f);
@@ -239,9 +239,9 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vi blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
   Hit in = hit_local<kType, false>(o, d, g.size);
-  vi shadow = in.mask & (in.t > vf{}) & (in.t < limit);
+  vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
@@ -259,7 +259,7 @@ struct CasterTest {
   const ViewGeom& g;
   v3 o, d;
   vf limit;
-  vi shadow;
+  vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
     shadow = blocks<kType>(c, g, o, d, limit);
@@ -267,14 +267,14 @@ struct CasterTest {
 };
 
 // Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vi todo) {
+VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
   vf depth = dot(from, l.dir), u = dot(from, l.side), v = dot(from, l.up);
   vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
-  vi shadow = vi{};
+  vm shadow = {};
   if (!any(todo)) return shadow;
   vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
   v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
@@ -282,11 +282,11 @@ VLMRM_INLINE vi in_shadow(const Scene& scene, const Frame& f, int index, int sel
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
     if (c.view == self) continue;
-    vi near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
+    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
     const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, vi{}};
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -316,7 +316,7 @@ VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Colo
   vf level = max(dot(d, d) - down * down, splat(1e-12f));
   vf slope = down / sqrt(level);
   vf drop = slope / (splat(f.haze_height) + slope * splat(scene.haze));  // 1 at the plane
-  vi seen = (drop > vf{}) & (drop < splat(1.0f));
+  vm seen = (drop > vf{}) & (drop < splat(1.0f));
   if (!any(seen)) return c;
   vf rise = splat(1.0f) - drop, peak = splat(scene.haze_peak);
   vf alpha = select(rise < peak, rise / peak, drop / (splat(1.0f) - peak));
@@ -355,9 +355,9 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
     v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
-    vi todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    vi shadow = in_shadow(scene, f, i, view, p, todo);
+    vm shadow = in_shadow(scene, f, i, view, p, todo);
     add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};

@@ -1,117 +1,134 @@
-// Eight-lane vectors, written once for every instruction set.
+// Packets of kLanes numbers, written once for every instruction set.
 //
-// The GCC/Clang vector extension carries the arithmetic; only what it cannot say (square root,
-// floor, gather, move-mask) has a line per instruction set. Everything sits in a namespace named
-// after the instruction set, because each kernel file is compiled once per set.
+// vf holds floats, vi integers and vm a mask; they behave as numbers do. Everything sits in a
+// namespace named after the instruction set, because each kernel file is compiled once per set.
 #ifndef VLMRM_RAY_SIMD_H_
 #define VLMRM_RAY_SIMD_H_
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
-#ifndef VLMRM_ISA
-#define VLMRM_ISA baseline
-#endif
-
-#define VLMRM_INLINE inline __attribute__((always_inline))
+#include "ray/isa.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-constexpr int kLanes = 8;
-typedef float vf __attribute__((vector_size(32)));
-typedef int32_t vi __attribute__((vector_size(32)));
+struct vf {
+  RawFloat v;
+};
+struct vi {
+  RawInt v;
+};
+struct vm {
+  RawMask v;
+};
 
-VLMRM_INLINE vf splat(float a) { return vf{a, a, a, a, a, a, a, a}; }
-VLMRM_INLINE vi splat(int32_t a) { return vi{a, a, a, a, a, a, a, a}; }
-VLMRM_INLINE vf lane_index() { return vf{0, 1, 2, 3, 4, 5, 6, 7}; }
-
-VLMRM_INLINE vf load(const float* p) {
-  vf v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
+VLMRM_INLINE vf splat(float a) { return {a - RawFloat{}}; }
+VLMRM_INLINE vi splat(int32_t a) { return {a - RawInt{}}; }
+// Lane i holds i.
+VLMRM_INLINE vf lane_index() {
+  RawFloat v;
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<float>(i);
+  return {v};
 }
-VLMRM_INLINE vi load(const int32_t* p) {
-  vi v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
+// Lane i holds a[i % 4].
+VLMRM_INLINE vf repeat4(const float* a) {
+  RawFloat v;
+  for (int i = 0; i < kLanes; ++i) v[i] = a[i & 3];
+  return {v};
 }
-VLMRM_INLINE void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
-VLMRM_INLINE void store(int32_t* p, vi v) { std::memcpy(p, &v, sizeof v); }
+VLMRM_INLINE int32_t first(vi a) { return a.v[0]; }
 
-VLMRM_INLINE vf select(vi mask, vf yes, vf no) {
-#if defined(__AVX2__)
-  return reinterpret_cast<vf>(_mm256_blendv_ps(reinterpret_cast<__m256>(no),
-                                               reinterpret_cast<__m256>(yes),
-                                               reinterpret_cast<__m256>(mask)));
+// Through a vector type, not memcpy, which GCC 12 does in halves that stall the whole's next load.
+typedef RawFloat LooseFloat __attribute__((aligned(4), may_alias));
+typedef RawInt LooseInt __attribute__((aligned(4), may_alias));
+VLMRM_INLINE vf load(const float* p) { return {*reinterpret_cast<const LooseFloat*>(p)}; }
+VLMRM_INLINE vi load(const int32_t* p) { return {*reinterpret_cast<const LooseInt*>(p)}; }
+VLMRM_INLINE void store(float* p, vf a) { *reinterpret_cast<LooseFloat*>(p) = a.v; }
+VLMRM_INLINE void store(int32_t* p, vi a) { *reinterpret_cast<LooseInt*>(p) = a.v; }
+// Writes the first `count` pixels 0x..BBGGRR as bytes, and nothing beyond.
+VLMRM_INLINE void store_rgb(uint8_t* out, vi a, int count) {
+  if (count == kLanes) return raw_store_rgb(out, a.v);
+  uint8_t all[3 * kLanes];
+  raw_store_rgb(all, a.v);
+  std::memcpy(out, all, 3 * count);
+}
+
+VLMRM_INLINE vf operator+(vf a, vf b) { return {a.v + b.v}; }
+VLMRM_INLINE vf operator-(vf a, vf b) { return {a.v - b.v}; }
+VLMRM_INLINE vf operator*(vf a, vf b) { return {a.v * b.v}; }
+VLMRM_INLINE vf operator/(vf a, vf b) { return {a.v / b.v}; }
+VLMRM_INLINE vf operator-(vf a) { return {-a.v}; }
+VLMRM_INLINE vf& operator+=(vf& a, vf b) { return a = a + b; }
+VLMRM_INLINE vf& operator-=(vf& a, vf b) { return a = a - b; }
+VLMRM_INLINE vf& operator*=(vf& a, vf b) { return a = a * b; }
+VLMRM_INLINE vf& operator/=(vf& a, vf b) { return a = a / b; }
+
+VLMRM_INLINE vi operator+(vi a, vi b) { return {a.v + b.v}; }
+VLMRM_INLINE vi operator-(vi a, vi b) { return {a.v - b.v}; }
+VLMRM_INLINE vi operator*(vi a, vi b) { return {a.v * b.v}; }
+VLMRM_INLINE vi operator&(vi a, vi b) { return {a.v & b.v}; }
+VLMRM_INLINE vi operator|(vi a, vi b) { return {a.v | b.v}; }
+VLMRM_INLINE vi operator<<(vi a, int n) { return {a.v << n}; }
+VLMRM_INLINE vi operator>>(vi a, int n) { return {a.v >> n}; }
+VLMRM_INLINE vi& operator+=(vi& a, vi b) { return a = a + b; }
+
+VLMRM_INLINE vm operator&(vm a, vm b) { return {static_cast<RawMask>(a.v & b.v)}; }
+VLMRM_INLINE vm operator|(vm a, vm b) { return {static_cast<RawMask>(a.v | b.v)}; }
+VLMRM_INLINE vm operator~(vm a) { return {raw_not(a.v)}; }
+VLMRM_INLINE vm& operator&=(vm& a, vm b) { return a = a & b; }
+VLMRM_INLINE vm& operator|=(vm& a, vm b) { return a = a | b; }
+
+#if defined(__AVX512F__)
+#define VLMRM_COMPARE(op, code, icode)                                                        \
+  VLMRM_INLINE vm operator op(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, code)}; }    \
+  VLMRM_INLINE vm operator op(vi a, vi b) {                                                   \
+    return {_mm512_cmp_epi32_mask(reinterpret_cast<__m512i>(a.v),                             \
+                                  reinterpret_cast<__m512i>(b.v), icode)};                    \
+  }
 #else
-  return mask ? yes : no;
+#define VLMRM_COMPARE(op, code, icode)                            \
+  VLMRM_INLINE vm operator op(vf a, vf b) { return {a.v op b.v}; } \
+  VLMRM_INLINE vm operator op(vi a, vi b) { return {a.v op b.v}; }
 #endif
-}
-VLMRM_INLINE vi select(vi mask, vi yes, vi no) { return (mask & yes) | (~mask & no); }
-
-VLMRM_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
-VLMRM_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
-VLMRM_INLINE vf abs(vf a) {
-  return reinterpret_cast<vf>(reinterpret_cast<vi>(a) & splat(int32_t{0x7fffffff}));
-}
-VLMRM_INLINE vf clamp01(vf a) { return min(max(a, splat(0.0f)), splat(1.0f)); }
+VLMRM_COMPARE(<, _CMP_LT_OS, _MM_CMPINT_LT)
+VLMRM_COMPARE(<=, _CMP_LE_OS, _MM_CMPINT_LE)
+VLMRM_COMPARE(>, _CMP_GT_OS, _MM_CMPINT_NLE)
+VLMRM_COMPARE(>=, _CMP_GE_OS, _MM_CMPINT_NLT)
+VLMRM_COMPARE(==, _CMP_EQ_OQ, _MM_CMPINT_EQ)
+VLMRM_COMPARE(!=, _CMP_NEQ_UQ, _MM_CMPINT_NE)
+#undef VLMRM_COMPARE
 
 // Bit i is set where lane i of the mask is set.
-VLMRM_INLINE int bits(vi mask) {
-#if defined(__AVX2__)
-  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask));
-#else
-  int r = 0;
-  for (int i = 0; i < kLanes; ++i) r |= (mask[i] & 1) << i;
-  return r;
-#endif
-}
-VLMRM_INLINE bool any(vi mask) { return bits(mask) != 0; }
+VLMRM_INLINE int bits(vm m) { return raw_bits(m.v); }
+VLMRM_INLINE bool any(vm m) { return raw_bits(m.v) != 0; }
+constexpr int kAllBits = (1 << kLanes) - 1;
+VLMRM_INLINE vm all_lanes() { return ~vm{}; }
 
-VLMRM_INLINE vf sqrt(vf a) {
-#if defined(__AVX2__)
-  return reinterpret_cast<vf>(_mm256_sqrt_ps(reinterpret_cast<__m256>(a)));
-#else
-  vf r;
-  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(a[i]);
-  return r;
-#endif
-}
+VLMRM_INLINE vf select(vm m, vf yes, vf no) { return {raw_select(m.v, yes.v, no.v)}; }
+VLMRM_INLINE vi select(vm m, vi yes, vi no) { return {raw_select(m.v, yes.v, no.v)}; }
+// The number where the mask is set, else 0.
+VLMRM_INLINE vi operator&(vm m, vi a) { return select(m, a, vi{}); }
 
-VLMRM_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
-VLMRM_INLINE vi truncate(vf a) { return __builtin_convertvector(a, vi); }
-VLMRM_INLINE vf floor(vf a) {
-#if defined(__AVX2__)
-  return reinterpret_cast<vf>(_mm256_floor_ps(reinterpret_cast<__m256>(a)));
-#else
-  vf t = to_float(truncate(a));
-  return t > a ? t - splat(1.0f) : t;
-#endif
-}
-VLMRM_INLINE vi gather(const uint32_t* base, vi index) {
-#if defined(__AVX2__)
-  return reinterpret_cast<vi>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base),
-                                                     reinterpret_cast<__m256i>(index), 4));
-#else
-  vi r;
-  for (int i = 0; i < kLanes; ++i) r[i] = static_cast<int32_t>(base[index[i]]);
-  return r;
-#endif
-}
+VLMRM_INLINE vi as_int(vf a) { return {reinterpret_cast<RawInt>(a.v)}; }
+VLMRM_INLINE vf as_float(vi a) { return {reinterpret_cast<RawFloat>(a.v)}; }
+VLMRM_INLINE vf to_float(vi a) { return {__builtin_convertvector(a.v, RawFloat)}; }
+VLMRM_INLINE vi truncate(vf a) { return {__builtin_convertvector(a.v, RawInt)}; }
+
+VLMRM_INLINE vf min(vf a, vf b) { return {raw_min(a.v, b.v)}; }
+VLMRM_INLINE vf max(vf a, vf b) { return {raw_max(a.v, b.v)}; }
+VLMRM_INLINE vf abs(vf a) { return as_float(as_int(a) & splat(int32_t{0x7fffffff})); }
+VLMRM_INLINE vf clamp01(vf a) { return min(max(a, splat(0.0f)), splat(1.0f)); }
+VLMRM_INLINE vf sqrt(vf a) { return {raw_sqrt(a.v)}; }
+VLMRM_INLINE vf floor(vf a) { return {raw_floor(a.v)}; }
+VLMRM_INLINE vi gather(const uint32_t* base, vi index) { return {raw_gather(base, index.v)}; }
 
 // log2 of a positive normal number, absolute error < 2e-5.
 VLMRM_INLINE vf log2(vf x) {
-  vi b = reinterpret_cast<vi>(x);
+  vi b = as_int(x);
   vf exponent = to_float((b >> 23) - splat(int32_t{127}));
-  vf m = reinterpret_cast<vf>((b & splat(int32_t{0x7fffff})) | splat(int32_t{0x3f800000}));
-  vi big = m > splat(1.41421356f);
+  vf m = as_float((b & splat(int32_t{0x7fffff})) | splat(int32_t{0x3f800000}));
+  vm big = m > splat(1.41421356f);
   m = select(big, m * splat(0.5f), m);
   exponent = select(big, exponent + splat(1.0f), exponent);
   // 2/ln2 * atanh(s) with s = (m - 1) / (m + 1), |s| < 0.172
@@ -128,7 +145,7 @@ VLMRM_INLINE vf power(vf x, float e) {
   vf f = y - n;
   vf p = splat(0.05550411f) + f * (splat(0.00961813f) + f * splat(0.00133336f));
   p = splat(1.0f) + f * (splat(0.69314718f) + f * (splat(0.24022651f) + f * p));
-  return p * reinterpret_cast<vf>((truncate(n) + splat(int32_t{127})) << 23);
+  return p * as_float((truncate(n) + splat(int32_t{127})) << 23);
 }
 
 struct v3 {
@@ -143,7 +160,7 @@ VLMRM_INLINE vf dot(v3 a, const float* b) {
 }
 VLMRM_INLINE v3 splat3(const float* a) { return {splat(a[0]), splat(a[1]), splat(a[2])}; }
 VLMRM_INLINE v3 normalize(v3 a) { return a * (splat(1.0f) / sqrt(max(dot(a, a), splat(1e-30f)))); }
-VLMRM_INLINE v3 select(vi m, v3 a, v3 b) {
+VLMRM_INLINE v3 select(vm m, v3 a, v3 b) {
   return {select(m, a.x, b.x), select(m, a.y, b.y), select(m, a.z, b.z)};
 }
 

@@ -2,6 +2,8 @@
 #ifndef VLMRM_RAY_TEXTURE_H_
 #define VLMRM_RAY_TEXTURE_H_
 
+#include <algorithm>
+
 #include "ray/scene.h"
 #include "ray/simd.h"
 
@@ -55,15 +57,17 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
 
   // Neighbours mostly share a level.
   v3 rgb = {vf{}, vf{}, vf{}};
-  int lo = level[0], hi = lo;
-  if (bits(level == splat(lo)) == 255) {
+  int32_t lo = first(level), hi = lo;
+  if (bits(level == splat(lo)) == kAllBits) {
     add_level(tex, lo, c, splat(1.0f) - blend, &rgb);
     if (any(blend > vf{})) add_level(tex, lo + 1, c, blend, &rgb);
     return rgb * splat(1.0f / 255.0f);
   }
-  for (int i = 1; i < kLanes; ++i) {
-    lo = level[i] < lo ? level[i] : lo;
-    hi = level[i] > hi ? level[i] : hi;
+  int32_t each[kLanes];
+  store(each, level);
+  for (int32_t i : each) {
+    lo = std::min(lo, i);
+    hi = std::max(hi, i);
   }
   hi = hi < last ? hi + 1 : last;
   for (int k = lo; k <= hi; ++k) {
@@ -89,10 +93,10 @@ VLMRM_INLINE void wrap(Coordinates* c) {
 // OpenGL's cube map: the largest of |p| picks the face, the others over it are the coordinates.
 VLMRM_INLINE Coordinates cube_coordinates(v3 p, v3 px, v3 py) {
   vf ax = abs(p.x), ay = abs(p.y), az = abs(p.z);
-  vi is_x = (ax >= ay) & (ax >= az);
-  vi is_y = ~is_x & (ay >= az);
+  vm is_x = (ax >= ay) & (ax >= az);
+  vm is_y = ~is_x & (ay >= az);
   vf major = select(is_x, p.x, select(is_y, p.y, p.z));
-  vi neg = major < vf{};
+  vm neg = major < vf{};
   vf sign = select(neg, splat(-1.0f), splat(1.0f));
   const vi one = splat(int32_t{1});
   Coordinates c;

@@ -25,18 +25,18 @@ struct BlendGeom {
   VLMRM_INLINE void run() {
     const ViewGeom& g = f->view[view];
     for (int row = g.y0; row < g.y1; ++row) {
-      for (int col = g.x0 & ~7; col < g.x1; col += kLanes) packet<kType>(g, row, col);
+      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) packet<kType>(g, row, col);
     }
   }
 
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
-  VLMRM_INLINE vi visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
+  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
     *h = hit_eye<kType>(g, x, y);
     const vf limit = load(f->depth.data() + at);
-    vi mask = h->mask & (h->t > splat(scene.znear));
+    vm mask = h->mask & (h->t > splat(scene.znear));
     if (!g.mirrored) return mask & (h->t < limit);
-    const vi over = (load(f->id.data() + at) >> 3) == splat(scene.reflective);
+    const vm over = (load(f->id.data() + at) >> 3) == splat(scene.reflective);
     return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
   }
 
@@ -47,17 +47,17 @@ struct BlendGeom {
     Points q;
     q.x = splat(f->left) + px * splat(f->step_x);
     q.y = splat(f->top - row * f->step_y);
-    q.active = ~vi{};
+    q.active = all_lanes();
     Hit h;
-    vi center = visible<kType>(g, at, q.x, q.y, &h);
+    vm center = visible<kType>(g, at, q.x, q.y, &h);
     q.t = h.t, q.face = h.face;
     vf cover = vf{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      vi mask = visible<kType>(g, at, x, y, &h);
+      vm mask = visible<kType>(g, at, x, y, &h);
       cover += select(mask, splat(0.25f), vf{});
-      vi use = mask & ~center;
+      vm use = mask & ~center;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
       center |= mask;
@@ -69,12 +69,15 @@ struct BlendGeom {
     const float keep = 1 - g.alpha;
     const float alpha = g.mirrored ? 1 - keep * keep : g.alpha;
     uint8_t* out = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
+    float share[kLanes];
+    int32_t over[3][kLanes];
+    store(share, cover);
+    store(over[0], c.r), store(over[1], c.g), store(over[2], c.b);
     for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
-      if (!(cover[i] > 0)) continue;
-      const float a = alpha * cover[i], under = g.mirrored ? 1.0f : 1.0f - a;
-      const int32_t over[3] = {c.r[i], c.g[i], c.b[i]};
+      if (!(share[i] > 0)) continue;
+      const float a = alpha * share[i], under = g.mirrored ? 1.0f : 1.0f - a;
       for (int k = 0; k < 3; ++k) {
-        const float v = a * over[k] + under * out[3 * i + k] + 0.5f;
+        const float v = a * over[k][i] + under * out[3 * i + k] + 0.5f;
         out[3 * i + k] = static_cast<uint8_t>(std::min(v, 255.0f));
       }
     }

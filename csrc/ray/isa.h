@@ -1,0 +1,200 @@
+// The raw vectors of one instruction set and what the vector extension of GCC and Clang cannot say
+// about them. simd.h builds its types on these; nothing else includes this file.
+#ifndef VLMRM_RAY_ISA_H_
+#define VLMRM_RAY_ISA_H_
+
+#include <cstdint>
+#include <cstring>
+
+#include "ray/frame.h"
+
+// Each kernel file is compiled for one set and names it; without a name it is the plain one.
+#ifndef VLMRM_ISA
+#if defined(__aarch64__) && defined(__ARM_NEON)
+#define VLMRM_ISA neon
+#else
+#define VLMRM_ISA baseline
+#endif
+#endif
+
+#if defined(__SSE4_2__)
+#include <immintrin.h>
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#define VLMRM_INLINE inline __attribute__((always_inline))
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+#else
+constexpr int kLanes = 4;
+#endif
+static_assert(kLanes <= kMaxLanes, "frames are padded for packets of kMaxLanes");
+
+typedef float RawFloat __attribute__((vector_size(4 * kLanes)));
+typedef int32_t RawInt __attribute__((vector_size(4 * kLanes)));
+
+// A mask: one bit a lane where the set has mask registers, else all bits of a lane.
+#if defined(__AVX512F__)
+typedef __mmask16 RawMask;
+#else
+typedef RawInt RawMask;
+#endif
+
+#if defined(__SSE4_2__)
+// Within 128 bits: keeps three bytes of each of four lanes.
+#define kDropFourth _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1)
+#endif
+
+#if defined(__AVX512F__)
+
+VLMRM_INLINE int raw_bits(RawMask m) { return m; }
+VLMRM_INLINE RawMask raw_not(RawMask m) { return _knot_mask16(m); }
+VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
+  return _mm512_mask_blend_ps(m, b, a);
+}
+VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) {
+  return reinterpret_cast<RawInt>(_mm512_mask_blend_epi32(m, reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)));
+}
+VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) {
+  return _mm512_min_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
+  return _mm512_max_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm512_sqrt_ps(a); }
+VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
+  return reinterpret_cast<RawInt>(_mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
+}
+
+// Writes the low three bytes of each lane one after another.
+VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
+  const __m512i drop = _mm512_broadcast_i32x4(kDropFourth);
+  const __m512i join = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 0, 0, 0, 0);
+  __m512i b = _mm512_shuffle_epi8(reinterpret_cast<__m512i>(a), drop);
+  _mm512_mask_storeu_epi32(out, 0xfff, _mm512_permutexvar_epi32(join, b));
+}
+
+#else  // masks are vectors
+
+VLMRM_INLINE RawMask raw_not(RawMask m) { return ~m; }
+
+#if defined(__AVX2__)
+
+VLMRM_INLINE int raw_bits(RawMask m) { return _mm256_movemask_ps(reinterpret_cast<__m256>(m)); }
+VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
+  return _mm256_blendv_ps(b, a, reinterpret_cast<__m256>(m));
+}
+VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) {
+  return _mm256_min_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
+  return _mm256_max_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm256_sqrt_ps(a); }
+VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm256_floor_ps(a); }
+VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
+  return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
+}
+
+VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
+  const __m256i drop = _mm256_broadcastsi128_si256(kDropFourth);
+  const __m256i join = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 6, 6);
+  __m256i b = _mm256_shuffle_epi8(reinterpret_cast<__m256i>(a), drop);
+  b = _mm256_permutevar8x32_epi32(b, join);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(b));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 16), _mm256_extracti128_si256(b, 1));
+}
+
+#elif defined(__SSE4_2__)
+
+VLMRM_INLINE int raw_bits(RawMask m) { return _mm_movemask_ps(reinterpret_cast<__m128>(m)); }
+VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
+  return _mm_blendv_ps(b, a, reinterpret_cast<__m128>(m));
+}
+VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) {
+  return _mm_min_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
+  return _mm_max_ps(a, b);
+}
+VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm_sqrt_ps(a); }
+VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm_floor_ps(a); }
+VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
+  const __m128i b = _mm_shuffle_epi8(reinterpret_cast<__m128i>(a), kDropFourth);
+  const int32_t last = _mm_extract_epi32(b, 2);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), b);
+  std::memcpy(out + 8, &last, 4);
+}
+
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+
+VLMRM_INLINE int raw_bits(RawMask m) {
+  const RawInt weight = {1, 2, 4, 8};
+  return vaddvq_s32(m & weight);
+}
+VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
+  return vbslq_f32(reinterpret_cast<uint32x4_t>(m), a, b);
+}
+// As on x86, the second operand is the answer where one is not a number.
+VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) { return raw_select(a < b, a, b); }
+VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) { return raw_select(a > b, a, b); }
+VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return vsqrtq_f32(a); }
+VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return vrndmq_f32(a); }
+
+#else  // any processor
+
+VLMRM_INLINE int raw_bits(RawMask m) {
+  int r = 0;
+  for (int i = 0; i < kLanes; ++i) r |= (m[i] & 1) << i;
+  return r;
+}
+VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) { return m ? a : b; }
+VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) { return a < b ? a : b; }
+VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) { return a > b ? a : b; }
+VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) {
+  RawFloat r;
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(a[i]);
+  return r;
+}
+VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
+  RawFloat t = __builtin_convertvector(__builtin_convertvector(a, RawInt), RawFloat);
+  return t > a ? t - 1.0f : t;
+}
+
+#endif
+
+VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) { return (m & a) | (~m & b); }
+#if !defined(__AVX2__)
+VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
+  RawInt r;
+  for (int i = 0; i < kLanes; ++i) r[i] = static_cast<int32_t>(base[index[i]]);
+  return r;
+}
+#endif
+
+#endif  // __AVX512F__
+
+#if !defined(__SSE4_2__)
+VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
+  for (int i = 0; i < kLanes; ++i) {
+    out[3 * i] = static_cast<uint8_t>(a[i]);
+    out[3 * i + 1] = static_cast<uint8_t>(a[i] >> 8);
+    out[3 * i + 2] = static_cast<uint8_t>(a[i] >> 16);
+  }
+}
+#endif
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_ISA_H_
