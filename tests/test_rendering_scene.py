@@ -128,18 +128,18 @@ def test_every_element_that_is_not_drawn_is_named() -> None:
     )
     xml = xml.replace("<worldbody>", '<worldbody><light name="bulb" type="point"/>')
     with pytest.raises(UnsupportedSceneError, match=r"mesh 'rock'.*point light 'bulb'"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
 def test_an_orthographic_camera_is_named() -> None:
     xml = BOX.format('<camera name="plan" projection="orthographic"/>')
     model = mujoco.MjModel.from_xml_string(xml)
     with pytest.raises(UnsupportedSceneError, match="orthographic camera 'plan'"):
-        Scene.from_model(model, "plan")
+        Renderer(Scene.from_model(model, "plan"), 8, 8, 1, "ray")
     Scene.from_model(model)
     model.vis.global_.orthographic = 1
     with pytest.raises(UnsupportedSceneError, match="orthographic free camera"):
-        Scene.from_model(model)
+        Renderer(Scene.from_model(model), 8, 8, 1, "ray")
 
 
 def test_textures_of_few_channels_are_named() -> None:
@@ -155,7 +155,7 @@ def test_textures_of_few_channels_are_named() -> None:
     spec.add_material(name="m").textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "grey"
     spec.geom("b").material = "m"
     with pytest.raises(UnsupportedSceneError) as raised:
-        Scene.from_model(spec.compile())
+        Renderer(Scene.from_model(spec.compile()), 8, 8, 1, "ray")
     assert "got 1-channel texture 'grey', 2-channel texture 'dusk'. " in str(raised.value)
 
 
@@ -163,7 +163,9 @@ def test_more_lights_than_are_drawn_are_named() -> None:
     light = "<light/>"  # the headlight is one more
     Scene.from_model(mujoco.MjModel.from_xml_string(BOX.format(light * 31)))
     with pytest.raises(UnsupportedSceneError, match="got 33 lights, more than 32"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(BOX.format(light * 32)))
+        Renderer(
+            Scene.from_model(mujoco.MjModel.from_xml_string(BOX.format(light * 32))), 8, 8, 1, "ray"
+        )
 
 
 def test_a_textured_plane_infinite_in_one_direction_is_named() -> None:
@@ -173,7 +175,7 @@ def test_a_textured_plane_infinite_in_one_direction_is_named() -> None:
         '<material name="tiles" texture="t"/></asset><worldbody>',
     )
     with pytest.raises(UnsupportedSceneError, match="textured plane 'road'"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
 def test_a_hidden_element_does_not_matter() -> None:

@@ -18,7 +18,15 @@ from mujoco.introspect import structs
 from vlmrm_fast import _core
 from vlmrm_fast.errors import RendererError
 
-_STRUCTS = ("mjvScene", "mjvGeom", "mjvLight", "mjvOption", "mjvCamera", "mjvGLCamera", "mjrContext")
+_STRUCTS = (
+    "mjvScene",
+    "mjvGeom",
+    "mjvLight",
+    "mjvOption",
+    "mjvCamera",
+    "mjvGLCamera",
+    "mjrContext",
+)
 _SCALARS: dict[str, Any] = {
     "int": ctypes.c_int,
     "unsigned int": ctypes.c_uint,
@@ -189,9 +197,10 @@ def _check_scene(scene: mujoco.MjvScene, layout: Mapping[str, int]) -> None:
 def _check_fields(item: Any, kind: str, base: int, layout: Mapping[str, int]) -> None:
     """Check the fields of a struct: arrays by address, numbers by writing and reading back."""
     for field in structs.STRUCTS[kind].fields:
-        if field.name == "label":  # may hold any bytes, which Python refuses to read
+        if (kind, field.name) == ("mjvGeom", "label"):  # bytes that Python may refuse to read
             continue
-        value, key = getattr(item, field.name, None), f"{kind}.{field.name}"
+        value: Any = getattr(item, field.name, None)
+        key = f"{kind}.{field.name}"
         if isinstance(value, (int, float)):
             _check_scalar(item, kind, field.name, base, layout)
         elif hasattr(value, "ctypes") and hasattr(field.type, "extents"):

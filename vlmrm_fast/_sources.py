@@ -14,7 +14,18 @@ from vlmrm_fast._poses import POSE_FIELDS, BatchPoses, Poses
 from vlmrm_fast.errors import ArgumentError
 
 _TENDON = ("ten_wrapadr", "ten_wrapnum", "ten_length", "wrap_obj", "wrap_xpos")
-_DECOR = ("xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis", "qpos", "ctrl", "act", "ten_length")
+_DECOR = (
+    "xquat",
+    "xmat",
+    "xipos",
+    "ximat",
+    "xanchor",
+    "xaxis",
+    "qpos",
+    "ctrl",
+    "act",
+    "ten_length",
+)
 # What these show lies in lists that only an MjData holds.
 _CONTACT_FLAGS = ("mjVIS_CONTACTPOINT", "mjVIS_CONTACTFORCE", "mjVIS_CONTACTSPLIT", "mjVIS_ISLAND")
 _SIZES = ("qpos", "xpos", "geom_xpos", "site_xpos", "cam_xpos", "light_xpos", "ten_length", "ctrl")

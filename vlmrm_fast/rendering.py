@@ -265,6 +265,7 @@ class Renderer:
 
     def _start(self) -> None:
         # Threads do not survive a fork, so a child process starts its own.
+        assert self.scene._native is not None
         try:
             self._native = _core.Renderer(
                 self.scene._native,
