@@ -1,20 +1,27 @@
 // Python face of the renderer: checks arguments, then drops the GIL for the whole batch.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <cmath>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "arguments.h"
+#include "bind_stepper.h"
 #include "gl/bindings.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
 #include "sink.h"
+#include "stepper.h"
 #include "thread_pool.h"
 
 namespace py = pybind11;
@@ -45,7 +52,7 @@ Texture read_texture(const py::tuple& item) {
                 row[4] + (faces - 1) * row[3] + int64_t{row[2]} * (row[1] + 2) <= texels.size(),
             "mip level outside of the texels");
   }
-  texture.texels.assign(texels.data(), texels.data() + texels.size());
+  pack_columns(texels.data(), static_cast<size_t>(texels.size()), &texture);
   return texture;
 }
 
@@ -119,12 +126,22 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->znear = number("znear");
   scene->zfar = number("zfar");
   scene->shadow_clip = number("shadow_clip");
+  scene->shadow_size = number("shadow_size");
   scene->haze = number("haze");
   scene->haze_peak = number("haze_peak");
   scene->haze_rgb[0] = number("haze_r");
   scene->haze_rgb[1] = number("haze_g");
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
+  scene->orthographic = integer("orthographic");
+  scene->cull = integer("cull_face");
+  scene->additive = integer("additive");
+  scene->fog = integer("fog");
+  scene->fog_end = number("fog_end");
+  scene->fog_rate = number("fog_rate");
+  scene->fog_rgb[0] = number("fog_r");
+  scene->fog_rgb[1] = number("fog_g");
+  scene->fog_rgb[2] = number("fog_b");
   return scene;
 }
 
@@ -138,6 +155,32 @@ const double* rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t widt
                           ".");
   }
   return a.data();
+}
+
+// N rows of a float64 array, each contiguous; they may lie apart, or all be the same one.
+struct Rows {
+  const double* data;
+  py::ssize_t stride;
+
+  Rows(const py::array_t<double>& a, py::ssize_t n, py::ssize_t width, const char* name)
+      : data(a.data()), stride(0) {
+    if (a.ndim() != 2 || a.shape(0) != n || a.shape(1) != width ||
+        a.strides(1) != static_cast<py::ssize_t>(sizeof(double))) {
+      throw py::value_error(std::string("`") + name + "` must be (N, " + std::to_string(width) +
+                            ") float64.");
+    }
+    stride = a.strides(0) / static_cast<py::ssize_t>(sizeof(double));
+  }
+  const double* row(py::ssize_t i) const { return data + stride * i; }
+};
+
+// Seconds that one worker spent on a call.
+struct alignas(64) Seconds {
+  double step = 0, draw = 0;
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 }  // namespace
@@ -174,6 +217,7 @@ class Renderer {
           std::make_unique<Frame>(*scene_, sink_.drawn_height(), sink_.drawn_width()));
       scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
+    seconds_.resize(num_threads);
   }
 
   // In a forked child the workers are gone: waiting for them would never end, so they are left.
@@ -183,11 +227,14 @@ class Renderer {
   Renderer(const Renderer&) = delete;
   Renderer& operator=(const Renderer&) = delete;
 
-  void render(py::array out, const py::array_t<double>& geom_xpos,
+  // With a stepper, each world is advanced by `num_substeps` shortly before it is drawn, on the
+  // same core, and the arrays are read after that. Returns the share of the workers' time spent drawing.
+  double render(py::array out, const py::array_t<double>& geom_xpos,
               const py::array_t<double>& geom_xmat, const py::array_t<double>& site_xpos,
               const py::array_t<double>& site_xmat, const py::array_t<double>& light_xpos,
               const py::array_t<double>& light_xdir, const py::array_t<double>& cam_pos,
-              const py::array_t<double>& cam_mat) {
+              const py::array_t<double>& cam_mat, const std::array<double, 3>& cam_offset,
+              const Stepper* stepper, int num_substeps) {
     require(out.ndim() == 4 && (out.flags() & py::array::c_style) && out.writeable() &&
                 static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
             "`out` must be a writeable C-contiguous array of N pictures.");
@@ -200,22 +247,44 @@ class Renderer {
                         rows(site_xmat, n, 9 * ns, "site_xmat"),
                         rows(light_xpos, n, 3 * nl, "light_xpos"),
                         rows(light_xdir, n, 3 * nl, "light_xdir"),
-                        rows(cam_pos, n, 3, "cam_pos"),
-                        rows(cam_mat, n, 9, "cam_mat")};
+                        nullptr,
+                        nullptr};
+    const Rows eyes(cam_pos, n, 3, "cam_pos"), axes(cam_mat, n, 9, "cam_mat");
+    require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
     const DrawFunction draw = kernel_.draw;
     py::gil_scoped_release release;
-    pool_->run(static_cast<int>(n), [&](int worker, int i) {
-      const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
-                       base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
-                       base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                       base.cam_pos + 3 * i, base.cam_mat + 9 * i};
-      set_up(*scene_, w, frames_[worker].get());
-      SinkScratch* scratch = scratch_[worker].get();
-      uint8_t* const place = rgb + sink_.bytes() * i;
-      draw(*scene_, frames_[worker].get(), sink_.direct() ? place : scratch->drawn.data());
-      if (!sink_.direct()) convert(sink_, scratch, place);
+    std::lock_guard<std::mutex> turn(turn_);
+    std::fill(seconds_.begin(), seconds_.end(), Seconds());
+    const int count = static_cast<int>(n);
+    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // for stepping and drawing push each other's code and tables out of the cache.
+    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
+    pool_->run((count + chunk - 1) / chunk, [&](int worker, int k) {
+      const int first = k * chunk, last = std::min(first + chunk, count);
+      const double start = now();
+      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
+      const double stepped = now();
+      for (int i = first; i < last; ++i) {
+        const double* target = eyes.row(i);
+        const double eye[3] = {target[0] + cam_offset[0], target[1] + cam_offset[1],
+                               target[2] + cam_offset[2]};
+        const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
+                         base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
+                         base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
+                         eye, axes.row(i)};
+        set_up(*scene_, w, frames_[worker].get());
+        SinkScratch* scratch = scratch_[worker].get();
+        uint8_t* const place = rgb + sink_.bytes() * i;
+        draw(*scene_, frames_[worker].get(), sink_.direct() ? place : scratch->drawn.data());
+        if (!sink_.direct()) convert(sink_, scratch, place);
+      }
+      seconds_[worker].step += stepped - start;
+      seconds_[worker].draw += now() - stepped;
     });
+    double step = 0, draw_time = 1e-9;
+    for (const Seconds& s : seconds_) step += s.step, draw_time += s.draw;
+    return draw_time / (step + draw_time);
   }
 
  private:
@@ -226,6 +295,8 @@ class Renderer {
   std::vector<std::unique_ptr<Frame>> frames_;
   std::vector<std::unique_ptr<SinkScratch>> scratch_;
   const Kernel& kernel_ = choose_kernel();
+  std::mutex turn_;  // calls from several threads share all that follows
+  std::vector<Seconds> seconds_;
 };
 
 }  // namespace
@@ -253,5 +324,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),
            py::arg("light_xpos").noconvert(), py::arg("light_xdir").noconvert(),
-           py::arg("cam_pos").noconvert(), py::arg("cam_mat").noconvert());
+           py::arg("cam_pos").noconvert(), py::arg("cam_mat").noconvert(),
+           py::arg("cam_offset") = std::array<double, 3>{}, py::arg("stepper") = nullptr,
+           py::arg("num_substeps") = 0);
+  vlmrm::bind_stepper(m);
 }

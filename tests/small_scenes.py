@@ -120,10 +120,7 @@ _USUAL = {
 _LESS = dict.fromkeys(
     (
         "textures_2d_uniform",
-        "textures_cube_uniform",
         "mirror_box",
-        "unbounded_floor",
-        "glass",
         "fovy",
     ),
     Figures(37, 0.98, 0.011),

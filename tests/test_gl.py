@@ -170,7 +170,7 @@ def test_a_batch_gives_what_tendons_are_drawn_from() -> None:
 
 
 def test_depth_and_segmentation_are_mujocos_bits() -> None:
-    from vlmrm_fast._camera import mjv_camera
+    from vlmrm_fast._camera import resolve
     from vlmrm_fast._gl import GlDrawer
     from vlmrm_fast._outputs import Output
 
@@ -178,7 +178,7 @@ def test_depth_and_segmentation_are_mujocos_bits() -> None:
     worlds = _worlds(model, 1)
     with mujoco.Renderer(model, *SIZE) as theirs:
         for camera in ("wide", "plan"):
-            drawer = GlDrawer(model, mjv_camera(model, camera), Output.of(SIZE))
+            drawer = GlDrawer(model, resolve(model, camera).mjv, Output.of(SIZE))
             theirs.enable_depth_rendering()
             theirs.update_scene(worlds[0], camera)
             np.testing.assert_array_equal(drawer.render_depth(worlds)[0], theirs.render())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -85,13 +86,6 @@ def test_a_wrong_mjvcamera_is_refused(
         Scene.from_model(model, camera)
 
 
-def test_an_orthographic_mjvcamera_is_unsupported(model: mujoco.MjModel) -> None:
-    camera = mujoco.MjvCamera()
-    camera.orthographic = 1
-    with pytest.raises(UnsupportedSceneError, match=r"got an orthographic MjvCamera\. Set camera"):
-        Scene.from_model(model, camera)
-
-
 def test_an_unknown_tracked_body_is_refused(model: mujoco.MjModel) -> None:
     with pytest.raises(UnknownNameError, match=r"track_body must be one of .*Did you mean 'torso'"):
         Scene.from_model(model, Camera(track_body="torsoo"))
@@ -126,56 +120,57 @@ def test_every_element_that_is_not_drawn_is_named() -> None:
     xml = BOX.format('<geom name="rock" type="mesh" mesh="tet"/>').replace(
         "<worldbody>", mesh + "<worldbody>"
     )
-    xml = xml.replace("<worldbody>", '<worldbody><light name="bulb" type="point"/>')
-    with pytest.raises(UnsupportedSceneError, match=r"mesh 'rock'.*point light 'bulb'"):
+    with pytest.raises(UnsupportedSceneError, match="mesh 'rock'"):
         Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
-def test_an_orthographic_camera_is_named() -> None:
-    xml = BOX.format('<camera name="plan" projection="orthographic"/>')
-    model = mujoco.MjModel.from_xml_string(xml)
-    with pytest.raises(UnsupportedSceneError, match="orthographic camera 'plan'"):
-        Renderer(Scene.from_model(model, "plan"), 8, 8, 1, "ray")
-    Scene.from_model(model)
-    model.vis.global_.orthographic = 1
-    with pytest.raises(UnsupportedSceneError, match="orthographic free camera"):
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        ({"shadows": False}, UnknownNameError, r"flag must be one of additive, .*'shadow'\?"),
+        ({"fog": 2}, ArgumentError, r"`flags\['fog'\]` must be True or False, got 2\."),
+        ({"segment": True}, UnsupportedSceneError, r"got segment\. Use Renderer\.render_segm"),
+        ({"wireframe": True}, UnsupportedSceneError, r"got wireframe\. Use mujoco\.Renderer"),
+        (["fog"], ArgumentError, r"`flags` must be a mapping of names to bools, got list\."),
+    ],
+)
+def test_wrong_flags_are_refused(
+    model: mujoco.MjModel, flags: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Scene.from_model(model, flags=flags)
+
+
+def test_flags_that_are_off_by_name_are_mujocos_defaults(model: mujoco.MjModel) -> None:
+    scene = Scene.from_model(model, flags={"wireframe": False, "haze": False})
+    assert scene.flags == {
+        "additive": False,
+        "cull_face": True,
+        "fog": False,
+        "haze": False,
+        "reflection": True,
+        "shadow": True,
+        "skybox": True,
+    }
+
+
+def test_an_option_of_another_type_is_refused(model: mujoco.MjModel) -> None:
+    with pytest.raises(ArgumentError, match=r"`option` must be a mujoco\.MjvOption or None, got d"):
+        Scene.from_model(model, option={})  # type: ignore[arg-type]
+
+
+def test_an_option_is_copied(model: mujoco.MjModel) -> None:
+    option = mujoco.MjvOption()
+    scene = Scene.from_model(model, option=option)
+    option.geomgroup[0] = 0
+    assert scene.option.geomgroup[0] == 1
+
+
+def test_a_near_plane_at_the_eye_is_named() -> None:
+    model = mujoco.MjModel.from_xml_string(BOX.format(""))
+    model.vis.map.znear = 1e-18
+    with pytest.raises(UnsupportedSceneError, match=r"near plane .* beyond 1e-15 m, got 1"):
         Renderer(Scene.from_model(model), 8, 8, 1, "ray")
-
-
-def test_textures_of_few_channels_are_named() -> None:
-    spec = mujoco.MjSpec.from_string(BOX.format(""))
-    flat, sky = mujoco.mjtTexture.mjTEXTURE_2D, mujoco.mjtTexture.mjTEXTURE_SKYBOX
-    for name, kind, channels, height in (
-        ("grey", flat, 1, 8),
-        ("dusk", sky, 2, 48),
-        ("unused", flat, 1, 8),
-    ):
-        texture = spec.add_texture(name=name, type=kind, nchannel=channels, width=8, height=height)
-        texture.data = bytes(8 * height * channels)
-    spec.add_material(name="m").textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "grey"
-    spec.geom("b").material = "m"
-    with pytest.raises(UnsupportedSceneError) as raised:
-        Renderer(Scene.from_model(spec.compile()), 8, 8, 1, "ray")
-    assert "got 1-channel texture 'grey', 2-channel texture 'dusk'. " in str(raised.value)
-
-
-def test_more_lights_than_are_drawn_are_named() -> None:
-    light = "<light/>"  # the headlight is one more
-    Scene.from_model(mujoco.MjModel.from_xml_string(BOX.format(light * 31)))
-    with pytest.raises(UnsupportedSceneError, match="got 33 lights, more than 32"):
-        Renderer(
-            Scene.from_model(mujoco.MjModel.from_xml_string(BOX.format(light * 32))), 8, 8, 1, "ray"
-        )
-
-
-def test_a_textured_plane_infinite_in_one_direction_is_named() -> None:
-    xml = BOX.format('<geom name="road" type="plane" size="0 2 1" material="tiles"/>').replace(
-        "<worldbody>",
-        '<asset><texture name="t" type="2d" builtin="checker" width="8" height="8"/>'
-        '<material name="tiles" texture="t"/></asset><worldbody>',
-    )
-    with pytest.raises(UnsupportedSceneError, match="textured plane 'road'"):
-        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
 def test_a_hidden_element_does_not_matter() -> None:

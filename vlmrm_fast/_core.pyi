@@ -38,7 +38,26 @@ class Renderer:
         light_xdir: np.ndarray,
         cam_pos: np.ndarray,
         cam_mat: np.ndarray,
+        cam_offset: tuple[float, ...] = ...,
+        stepper: Stepper | None = None,
+        num_substeps: int = 0,
+    ) -> float: ...
+
+class Stepper:
+    def __init__(
+        self,
+        library: str,
+        model: int,
+        data: list[int],
+        states: np.ndarray,
+        spec: int,
+        failed: np.ndarray,
+        warnings: tuple[list[int], int, int],
+        fields: list[tuple[list[int], int, int]],
+        forces: tuple[list[int], int, int],
     ) -> None: ...
+    @property
+    def num_workers(self) -> int: ...
 
 class MujocoApi:
     def __init__(self, path: str, layout: dict[str, int]) -> None: ...

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from vlmrm_fast import _core
+from vlmrm_fast import _core, _textures
 from vlmrm_fast.errors import UnsupportedSceneError
 
 _TYPES = {
@@ -25,18 +26,9 @@ _TYPES = {
 _PLANE, _BOX = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_BOX)
 _SPHERE, _ELLIPSOID = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID)
 _SITE, _GEOM = int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)
-_MAX_LIGHTS = 32  # kMaxLights of the native renderer
+_MAX_LIGHTS = 8  # GL_MAX_LIGHTS of every driver; mjr_render's further lights have no effect
+_MIN_ZNEAR = 1e-15  # mjMINVAL, below which mjr_render refuses
 _OPAQUE = 0.995  # mjr_render draws anything below this alpha as transparent
-
-
-@dataclass
-class Frustum:
-    """The image plane at unit depth: half sizes and the offset of its centre."""
-
-    half_height: float
-    half_width: float = 0.0  # 0: from the aspect ratio of the image
-    center_x: float = 0.0
-    center_y: float = 0.0
 
 
 @dataclass
@@ -51,13 +43,19 @@ class _Tables:
     texture_ids: dict[int, int] = field(default_factory=dict)
 
 
-def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Scene:
-    """Return the native scene of `model`: what `mjv_updateScene` lists with default options.
+def build(
+    model: mujoco.MjModel,
+    camera: mujoco.MjvCamera,
+    option: mujoco.MjvOption,
+    flags: Mapping[str, bool],
+) -> _core.Scene:
+    """Return the native scene of `model`: what `mjv_updateScene` lists and `mjr_render` draws.
 
     Args:
         model: the compiled model.
-        frustum: the camera's image plane.
-        fixed: id of the model's camera that draws, -1 for a free one.
+        camera: the one that draws.
+        option: what is shown.
+        flags: all render flags, as `_look.resolve_flags` returns them.
 
     Returns:
         The immutable native scene.
@@ -65,30 +63,33 @@ def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Sce
     Raises:
         UnsupportedSceneError: the model shows elements that are not drawn; each is named.
     """
-    scene = _abstract_scene(model)
-    _check_supported(model, scene, fixed)
+    scene = _abstract_scene(model, camera, option)
+    _check_supported(model, scene)
     tables = _Tables()
     for geom in scene.geoms[: scene.ngeom]:
         _add_geom(model, geom, tables)
-    for light in scene.lights[: scene.nlight]:
-        _add_light(model, light, tables)
-    sky = _sky(model)
+    # Point and image lights are skipped, as mjr_render skips them.
+    lights = [light for light in scene.lights[: scene.nlight] if light.type in {0, 1}]
+    shadows = flags["shadow"] and model.vis.quality.shadowsize > 0
+    for light in lights[:_MAX_LIGHTS]:
+        _add_light(model, light, shadows, tables)
+    sky = _sky(model) if flags["skybox"] else -1
     options = {
         "ngeom": model.ngeom,
         "nsite": model.nsite,
         "nlight": model.nlight,
-        "sky": _add_texture(model, sky, tables) if sky >= 0 else -1,
-        "reflective": _reflective(tables),
+        "sky": _add_sky(model, sky, tables) if sky >= 0 else -1,
+        "cull_face": int(flags["cull_face"]),
+        "additive": int(flags["additive"]),
+        "reflective": _reflective(tables) if flags["reflection"] else -1,
         "znear": model.vis.map.znear * model.stat.extent,
         "zfar": model.vis.map.zfar * model.stat.extent,
         "shadow_clip": model.vis.map.shadowclip * model.stat.extent,
-        "haze": model.vis.map.haze,
-        "haze_peak": _haze_peak(model.vis.map.haze),
-        "haze_r": model.vis.rgba.haze[0],
-        "haze_g": model.vis.rgba.haze[1],
-        "haze_b": model.vis.rgba.haze[2],
-        "global_ambient": 0.0 if scene.nlight else 0.3,
-        **vars(frustum),
+        "shadow_size": max(model.vis.quality.shadowsize, 3),
+        "global_ambient": 0.0 if lights else 0.3,
+        **_haze(model, flags["haze"]),
+        **_fog(model, flags["fog"]),
+        **_frustum(scene.camera[0]),
     }
     return _core.Scene(
         np.array(tables.geom_ints, np.int32).reshape(-1, 6),
@@ -100,63 +101,69 @@ def build(model: mujoco.MjModel, frustum: Frustum, fixed: int = -1) -> _core.Sce
     )
 
 
-def _abstract_scene(model: mujoco.MjModel) -> mujoco.MjvScene:
+def _abstract_scene(
+    model: mujoco.MjModel, camera: mujoco.MjvCamera, option: mujoco.MjvOption
+) -> mujoco.MjvScene:
     """Return MuJoCo's own list of what is visible at the default state."""
+    near = model.vis.map.znear * model.stat.extent
+    if not near > _MIN_ZNEAR:  # MuJoCo ends the process
+        raise UnsupportedSceneError(
+            "`model` must have a near plane (vis.map.znear * stat.extent) beyond "
+            f"{_MIN_ZNEAR:g} m, got {near:g}. Use the default znear, 0.01."
+        )
     data = mujoco.MjData(model)
     mujoco.mj_fwdPosition(model, data)
+    every = mujoco.mjtCatBit.mjCAT_ALL.value
     maxgeom = 1000
     while True:
         scene = mujoco.MjvScene(model, maxgeom)
-        mujoco.mjv_updateScene(
-            model,
-            data,
-            mujoco.MjvOption(),
-            mujoco.MjvPerturb(),
-            mujoco.MjvCamera(),
-            mujoco.mjtCatBit.mjCAT_ALL.value,
-            scene,
-        )
+        mujoco.mjv_updateScene(model, data, option, None, camera, every, scene)
         if scene.ngeom < maxgeom:
             return scene
         maxgeom *= 4
 
 
-def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene, fixed: int) -> None:
+def _frustum(camera: Any) -> dict[str, float]:
+    """Return the image plane at unit depth (in metres if orthographic), as mjr_render sets it."""
+    unit = 1.0 if camera.orthographic else camera.frustum_near
+    return {
+        "orthographic": int(camera.orthographic),
+        "half_height": (camera.frustum_top - camera.frustum_bottom) / 2 / unit,
+        "half_width": camera.frustum_width / unit,  # 0: from the aspect ratio of the image
+        "center_x": camera.frustum_center / unit,
+        "center_y": (camera.frustum_top + camera.frustum_bottom) / 2 / unit,
+    }
+
+
+def _haze(model: mujoco.MjModel, shown: bool) -> dict[str, float]:
+    width = model.vis.map.haze
+    # The height of the haze cone at which it is opaque, as mjr_makeContext sets it.
+    alpha = np.arctan2(1.0, width)
+    peak = float(np.sqrt(0.5) * width * np.sin(alpha) / np.sin(0.75 * np.pi - alpha))
+    rgb = dict(zip(("haze_r", "haze_g", "haze_b"), model.vis.rgba.haze[:3], strict=True))
+    return {"haze": width if shown else 0.0, "haze_peak": peak, **rgb}
+
+
+def _fog(model: mujoco.MjModel, shown: bool) -> dict[str, float]:
+    """Return OpenGL's linear fog: 1 - (depth - start) * rate of the surface is left."""
+    start = model.vis.map.fogstart * model.stat.extent
+    end = model.vis.map.fogend * model.stat.extent
+    rgb = dict(zip(("fog_r", "fog_g", "fog_b"), model.vis.rgba.fog[:3], strict=True))
+    rate = 1 / (end - start) if end != start else 1.0
+    return {"fog": int(shown), "fog_end": end, "fog_rate": rate, **rgb}
+
+
+def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene) -> None:
     bad = []
-    if fixed < 0 and model.vis.global_.orthographic:
-        bad.append("orthographic free camera")
-    if fixed >= 0 and model.cam_projection[fixed] == mujoco.mjtProjection.mjPROJ_ORTHOGRAPHIC:
-        bad.append(f"orthographic camera {model.camera(fixed).name or fixed!r}")
     for geom in scene.geoms[: scene.ngeom]:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
         if geom.type not in _TYPES or geom.objtype not in {_SITE, _GEOM}:
             bad.append(f"{kind} {_name(model, geom)}")
-        elif geom.type == _PLANE and geom.texid >= 0 and (geom.size[0] > 0) != (geom.size[1] > 0):
-            bad.append(f"textured plane {_name(model, geom)}, infinite in one direction only")
-    bad += _grey_textures(model, scene)
-    if scene.nlight > _MAX_LIGHTS:
-        bad.append(f"{scene.nlight} lights, more than {_MAX_LIGHTS}")
-    for light in scene.lights[: scene.nlight]:
-        if light.type not in {0, 1}:
-            name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_LIGHT, light.id)
-            kind = mujoco.mjtLightType(light.type).name.removeprefix("mjLIGHT_").lower()
-            bad.append(f"{kind} light {name or light.id!r}")
     if bad:
         raise UnsupportedSceneError(
             f"`model` must hold only elements that the ray renderer draws, got {', '.join(bad)}. "
             "Hide them (group 3 or higher, or rgba alpha 0) or use mujoco.Renderer."
         )
-
-
-def _grey_textures(model: mujoco.MjModel, scene: mujoco.MjvScene) -> list[str]:
-    """Name the textures in use that hold fewer than three channels."""
-    used = {g.texid for g in scene.geoms[: scene.ngeom] if g.matid >= 0 and g.texid >= 0}
-    used.add(_sky(model))
-    return [
-        f"{model.tex_nchannel[i]}-channel texture {model.tex(i).name or i!r}"
-        for i in sorted(used - {-1})
-        if model.tex_nchannel[i] < 3
-    ]
 
 
 def _sky(model: mujoco.MjModel) -> int:
@@ -172,7 +179,8 @@ def _name(model: mujoco.MjModel, geom: Any) -> str:
 
 def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
     decor = geom.category == mujoco.mjtCatBit.mjCAT_DECOR
-    texture = _add_texture(model, geom.texid, tables) if geom.matid >= 0 and geom.texid >= 0 else -1
+    textured = geom.matid >= 0 and geom.texid >= 0
+    texture = _add_texture(model, geom.texid, tables) if textured else -1
     tables.geom_ints.append([
         geom.type,
         int(geom.objtype == _SITE),
@@ -206,14 +214,14 @@ def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
     return size
 
 
-def _add_light(model: mujoco.MjModel, light: Any, tables: _Tables) -> None:
+def _add_light(model: mujoco.MjModel, light: Any, shadows: bool, tables: _Tables) -> None:
     index = -1 if light.headlight else light.id
     # OpenGL accepts a spot cutoff in [0, 90] and an exponent in [0, 128], and keeps its
     # defaults (no cone, no falloff) for other values.
     cone = light.type == 0 and 0 <= light.cutoff <= 90
     exponent = light.exponent if 0 <= light.exponent <= 128 else 0.0
     opening = min(2 * light.cutoff * model.vis.map.shadowscale, 160.0)
-    tables.light_ints.append([index, light.type, int(light.castshadow)])
+    tables.light_ints.append([index, light.type, int(light.castshadow and shadows)])
     tables.light_floats.append([
         *light.ambient,
         *light.diffuse,
@@ -225,12 +233,6 @@ def _add_light(model: mujoco.MjModel, light: Any, tables: _Tables) -> None:
     ])
 
 
-def _haze_peak(width: float) -> float:
-    """Return the height of the haze cone at which it is opaque, as mjr_makeContext sets it."""
-    alpha = np.arctan2(1.0, width)
-    return float(np.sqrt(0.5) * width * np.sin(alpha) / np.sin(0.75 * np.pi - alpha))
-
-
 def _reflective(tables: _Tables) -> int:
     """Return the one geom that mjr_render lets mirror the scene, or -1."""
     for i, (ints, floats) in enumerate(zip(tables.geom_ints, tables.geom_floats, strict=True)):
@@ -240,101 +242,18 @@ def _reflective(tables: _Tables) -> int:
 
 
 def _add_texture(model: mujoco.MjModel, tex: int, tables: _Tables) -> int:
-    """Append texture `tex` once; return its row."""
-    if tex in tables.texture_ids:
-        return tables.texture_ids[tex]
-    cube = model.tex_type[tex] != 0
-    width, height, channels = model.tex_width[tex], model.tex_height[tex], model.tex_nchannel[tex]
-    size = width * height * channels
-    data = model.tex_data[model.tex_adr[tex] :][:size].reshape(height, width, channels)[:, :, :3]
-    if cube:
-        # A square image is shown on all six faces.
-        faces = np.broadcast_to(data, (6, *data.shape)) if height == width else data
-        image = np.ascontiguousarray(faces).reshape(6, width, width, 3)
-    else:
-        image = data[None]
-        if model.tex_colorspace[tex] == mujoco.mjtColorSpace.mjCOLORSPACE_SRGB:
-            image = _srgb_to_linear(image)
-    tables.textures.append((cube, *_mip_chain(image, cube)))
-    tables.texture_ids[tex] = len(tables.textures) - 1
+    """Append texture `tex` once; return its row, or -1 if MuJoCo draws without it."""
+    if tex not in tables.texture_ids:
+        texture = _textures.upload(model, tex)
+        tables.texture_ids[tex] = len(tables.textures) if texture else -1
+        tables.textures += [texture] if texture else []
     return tables.texture_ids[tex]
 
 
-def _srgb_to_linear(image: np.ndarray) -> np.ndarray:
-    x = np.arange(256) / 255
-    linear = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-    return np.rint(linear * 255).astype(np.uint8)[image]
-
-
-def _mip_chain(image: np.ndarray, cube: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return (texels uint32, levels (n, 5) int32) with a border of one texel on every face.
-
-    Each level is the one before, sampled bilinearly at half size and rounded to 8 bits, which is
-    what software OpenGL's glGenerateMipmap does.
-    """
-    blocks, levels, offset = [], [], 0
-    while True:
-        bordered = (
-            _cube_border(image)
-            if cube
-            else np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="wrap")
-        )
-        faces, rows, stride, _ = bordered.shape
-        levels.append([image.shape[2], image.shape[1], stride, rows * stride, offset])
-        rgb = bordered.astype(np.uint32)
-        blocks.append((rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16).ravel())
-        offset += faces * rows * stride
-        if image.shape[1] == 1 and image.shape[2] == 1:
-            return np.concatenate(blocks), np.array(levels, np.int32)
-        half = _halve(_halve(image.astype(np.float32), 1), 2)
-        image = np.floor(half + 0.5).astype(np.uint8)
-
-
-def _halve(image: np.ndarray, axis: int) -> np.ndarray:
-    """Resample one axis bilinearly to max(1, size // 2) texels."""
-    size = image.shape[axis]
-    new = max(1, size // 2)
-    if new == size:
-        return image
-    position = (np.arange(new) + 0.5) * (size / new) - 0.5
-    low = np.floor(position).astype(int)
-    weight = (position - low).astype(np.float32)
-    shape = [1] * image.ndim
-    shape[axis] = new
-    weight = weight.reshape(shape)
-    high = np.minimum(low + 1, size - 1)
-    return np.take(image, low, axis) * (1 - weight) + np.take(image, high, axis) * weight
-
-
-def _cube_border(image: np.ndarray) -> np.ndarray:
-    """Surround each face with the nearest texels of its neighbours (seamless filtering)."""
-    size = image.shape[1]
-    center = (np.arange(-1, size + 1) + 0.5) * 2 / size - 1
-    t, s = np.meshgrid(center, center, indexing="ij")
-    one = np.ones_like(s)
-    directions = np.stack([
-        np.stack(d, -1)
-        for d in (
-            (one, -t, -s),
-            (-one, -t, s),
-            (s, one, t),
-            (s, -one, -t),
-            (s, -t, one),
-            (-s, -t, -one),
-        )
-    ])
-    x, y, z = np.moveaxis(directions, -1, 0)
-    ax, ay, az = abs(x), abs(y), abs(z)
-    # Outside its own face a texel belongs to the axis that it has just crossed into.
-    on_x, on_y = (ax > ay) & (ax > az), (ay >= ax) & (ay > az)
-    face = np.where(
-        on_x, np.where(x > 0, 0, 1), np.where(on_y, np.where(y > 0, 2, 3), np.where(z > 0, 4, 5))
-    )
-    major = np.maximum(np.maximum(ax, ay), az)
-    u = np.choose(face, [-z, z, x, x, x, -x]) / major
-    v = np.choose(face, [-y, -y, z, -z, -y, -y]) / major
-    column = np.clip(((u + 1) / 2 * size).astype(int), 0, size - 1)
-    row = np.clip(((v + 1) / 2 * size).astype(int), 0, size - 1)
-    bordered = image[face, row, column]
-    bordered[:, 1:-1, 1:-1] = image
-    return bordered
+def _add_sky(model: mujoco.MjModel, tex: int, tables: _Tables) -> int:
+    """Append the sky box; one that MuJoCo cannot upload is white."""
+    row = _add_texture(model, tex, tables)
+    if row >= 0:
+        return row
+    tables.textures.append(_textures.white_cube())
+    return len(tables.textures) - 1

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
-from vlmrm_fast import _camera, _core, _scene
+from vlmrm_fast import _camera, _core, _look, _scene
 from vlmrm_fast._camera import Camera
 from vlmrm_fast._gl import GlDrawer
 from vlmrm_fast._outputs import Output
@@ -34,9 +34,18 @@ class Scene:
         camera: the camera as it was given.
         unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
             draw; None if it can.
+        option: what is shown; a copy.
+        flags: every render flag by name.
     """
 
-    def __init__(self, model: mujoco.MjModel, camera: Any = None) -> None:
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        camera: Any = None,
+        *,
+        option: mujoco.MjvOption | None = None,
+        flags: Mapping[str, bool] | None = None,
+    ) -> None:
         """See `Scene.from_model`."""
         if not isinstance(model, mujoco.MjModel):
             raise ArgumentError(
@@ -45,11 +54,13 @@ class Scene:
             )
         self.model = model
         self.camera = camera
+        self.option = _look.resolve_option(option)
+        self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
         self.unsupported: str | None = None
         self._native: _core.Scene | None = None
         try:
-            self._native = _scene.build(model, _camera.frustum(model, self._view), self._view.fixed)
+            self._native = _scene.build(model, self._view.mjv, self.option, self.flags)
         except UnsupportedSceneError as error:
             self.unsupported = str(error)
 
@@ -58,6 +69,9 @@ class Scene:
         cls,
         model: mujoco.MjModel,
         camera: Camera | mujoco.MjvCamera | int | str | None = None,
+        *,
+        option: mujoco.MjvOption | None = None,
+        flags: Mapping[str, bool] | None = None,
     ) -> Scene:
         """Read `model` once into plain arrays.
 
@@ -67,18 +81,23 @@ class Scene:
         Args:
             model: the compiled model. Later changes to it are not seen.
             camera: None for the model's default free camera, a camera id (-1 is the free camera),
-                a camera name, a mujoco.MjvCamera, or a Camera.
+                a camera name, a mujoco.MjvCamera, or a Camera. Perspective or orthographic as the
+                model says.
+            option: which groups and elements are shown; None for MuJoCo's default.
+            flags: render flags by their mjtRndFlag names in lower case: additive, cull_face, fog,
+                haze, reflection, shadow, skybox. Those not given are MuJoCo's defaults: all on
+                but additive and fog.
 
         Returns:
             The scene.
 
         Raises:
-            UnsupportedSceneError: the camera is an orthographic MjvCamera.
-            UnknownNameError: no camera or body has that name.
-            ArgumentError: the camera's or its body's id is out of range, or `model` or the camera
-                is of another type.
+            UnsupportedSceneError: a flag asks for what is not drawn.
+            UnknownNameError: no camera, body or flag has that name.
+            ArgumentError: the camera's or its body's id is out of range, or an argument is of
+                another type.
         """
-        return cls(model, camera)
+        return cls(model, camera, option=option, flags=flags)
 
 
 class Renderer:
@@ -190,10 +209,10 @@ class Renderer:
         try:
             self._gl = GlDrawer(
                 self.scene.model,
-                _camera.mjv_camera(self.scene.model, self.scene.camera),
+                self.scene._view.mjv,
                 self.output,
-                option=getattr(self.scene, "option", None),
-                flags=getattr(self.scene, "flags", None),
+                option=self.scene.option,
+                flags=self.scene.flags,
                 num_threads=self.num_threads,
                 device=device,
             )
@@ -236,17 +255,64 @@ class Renderer:
         out = frames if out is None else out
         if n == 0:
             return out
-        cam_pos, cam_mat = self._camera_rows(poses)
+        self._draw(poses, frames)
+        return out
+
+    def can_draw_stepped(self, stepper: _core.Stepper) -> bool:
+        """Whether `draw_stepped` works here.
+
+        Args:
+            stepper: what would step.
+
+        Returns:
+            True for the "ray" back end with no more workers than the stepper has.
+        """
+        return self.backend == "ray" and self.num_threads <= stepper.num_workers
+
+    def draw_stepped(
+        self, poses: Poses, frames: np.ndarray, stepper: _core.Stepper, num_substeps: int
+    ) -> float:
+        """Advance each world, then draw it on the same core. For `Simulation.step_and_draw`.
+
+        Args:
+            poses: live arrays that the stepper fills.
+            frames: as `Output.array` gives them.
+            stepper: advances the worlds.
+            num_substeps: of each world.
+
+        Returns:
+            The share of the workers' time spent drawing, 0 to 1.
+        """
+        return self._draw(poses, frames, stepper, num_substeps)
+
+    def _draw(
+        self, poses: Poses, frames: np.ndarray, stepper: Any = None, num_substeps: int = 0
+    ) -> float:
+        """Draw; with a stepper, after advancing each world. Return the share of time for drawing.
+
+        Args:
+            poses: where everything is, read after a world's step.
+            frames: as `Output.array` gives them.
+            stepper: a `_core.Stepper` that fills the arrays of `poses`, or None.
+            num_substeps: for the stepper.
+
+        Returns:
+            Between 0 and 1.
+
+        Raises:
+            ArgumentError: the poses are not of the scene's model, or the renderer is closed.
+        """
+        camera = self._camera_rows(poses)
         if self._process != os.getpid():
             self._start()
         if self._native is None:
             raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
-        arrays = [*(getattr(poses, name) for name in _DRAWN), cam_pos, cam_mat]
+        arrays = [np.ascontiguousarray(getattr(poses, name), np.float64) for name in _DRAWN]
+        draw: Any = self._native.render
         try:
-            self._native.render(frames, *(np.ascontiguousarray(a, np.float64) for a in arrays))
+            return draw(frames, *arrays, *camera, stepper, num_substeps)
         except ValueError as error:
             raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
-        return out
 
     def close(self) -> None:
         """Stop the workers. Further calls of `render` raise."""
@@ -306,7 +372,8 @@ class Renderer:
         rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
         return Poses(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
 
-    def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray]:
+    def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        """Return views (N, 3) and (N, 9) of the camera's pose, and what its position adds."""
         view, n = self.scene._view, poses.num_worlds
         if view.fixed >= poses.cam_xpos.shape[1] or view.track >= poses.subtree_com.shape[1]:
             raise ArgumentError(
@@ -314,9 +381,19 @@ class Renderer:
                 "the scene is seen from. Use one Scene per model."
             )
         if view.fixed >= 0:
-            return poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
+            xpos, xmat = poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
+            return _float_rows(xpos), _float_rows(xmat), (0.0, 0.0, 0.0)
         assert view.offset is not None
         assert view.lookat is not None
         assert view.mat is not None
-        target = poses.subtree_com[:, view.track] if view.track >= 0 else view.lookat
-        return np.broadcast_to(target + view.offset, (n, 3)), np.broadcast_to(view.mat, (n, 9))
+        mat = np.broadcast_to(np.asarray(view.mat, np.float64), (n, 9))
+        if view.track < 0:
+            eye = np.broadcast_to(np.asarray(view.lookat + view.offset, np.float64), (n, 3))
+            return eye, mat, (0.0, 0.0, 0.0)
+        return _float_rows(poses.subtree_com[:, view.track]), mat, tuple(view.offset)
+
+
+def _float_rows(array: np.ndarray) -> np.ndarray:
+    """Return float64 rows, each contiguous; a view where they are already."""
+    fits = array.dtype == np.float64 and array.strides[-1] == 8
+    return array if fits else np.ascontiguousarray(array, np.float64)

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import mujoco
 import numpy as np
 from mujoco.batch import Batch, SimulationError
 
+from vlmrm_fast._poses import Poses
+from vlmrm_fast._stepper import BatchStepper, make_stepper
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
-    from vlmrm_fast.rendering import Poses
+    from vlmrm_fast.rendering import Renderer
 
 # The warnings after which MuJoCo resets a world on its own.
 _FATAL = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
@@ -52,6 +55,7 @@ class Simulation:
         qvel: (N, nv) float64.
         ctrl: (N, nu) float64.
         time: (N,) float64 [s].
+        draw_share: of the last `step_and_draw`'s time, what went into drawing, 0 to 1.
     """
 
     def __init__(
@@ -90,6 +94,9 @@ class Simulation:
         self.qpos, self.qvel = self.fields["qpos"], self.fields["qvel"]
         self.ctrl, self.time = self.fields["ctrl"], self.fields["time"]
         self._poses: Poses | None = None
+        self._stepper: BatchStepper | None = None
+        self._cannot_fuse = False
+        self.draw_share = 0.0
         self._scratch = mujoco.MjData(self.model) if self._contact_forces else None
 
     def _bind(self, name: str) -> None:
@@ -111,8 +118,6 @@ class Simulation:
     def poses(self) -> Poses:
         """Live arrays for `Renderer.render`, bound on first use, current from the next call."""
         if self._poses is None:
-            from vlmrm_fast.rendering import Poses
-
             self._poses = Poses.from_batch(self.batch)
         return self._poses
 
@@ -132,21 +137,81 @@ class Simulation:
             ArgumentError: if `ctrl` has another shape or holds a non-finite value; nothing has
                 moved then.
         """
+        return self._advance(ctrl, num_substeps, lambda: self._step_batch(num_substeps))
+
+    def step_and_draw(
+        self, ctrl: np.ndarray, renderer: Renderer, out: np.ndarray, num_substeps: int = 1
+    ) -> np.ndarray:
+        """As `step`, then draw the state reached: each world on the core that just stepped it.
+
+        The same bits as `step` and `renderer.render(poses, out)`, without waiting in between for
+        the slowest world; `draw_share` says how the time was spent. Where this cannot be done
+        (Python callbacks, plugins, sleep, another renderer than "ray") the two run in turn.
+
+        Args:
+            ctrl: (N, nu) controls, finite.
+            renderer: of a scene of this model.
+            out: N pictures of the renderer's format, as `Renderer.render` takes them.
+            num_substeps: at least 1.
+
+        Returns:
+            As `step`.
+
+        Raises:
+            ArgumentError: as `step` and `Renderer.render`; nothing has moved then.
+        """
+        frames, poses = renderer.output.array(out, self.num_envs), self.poses
+
+        def both() -> np.ndarray:
+            stepper = self._fused(renderer)
+            if stepper is None:
+                start = time.perf_counter()
+                failed = self._step_batch(num_substeps)
+                stepped = time.perf_counter()
+                renderer.render(poses, out)
+                done = time.perf_counter()
+                self.draw_share = (done - stepped) / (done - start)
+                return failed
+            stepper.failed[:] = 0
+            self.draw_share = renderer.draw_stepped(poses, frames, stepper.native, num_substeps)
+            return stepper.failed.astype(bool)
+
+        return self._advance(ctrl, num_substeps, both)
+
+    def _fused(self, renderer: Renderer) -> BatchStepper | None:
+        if self._stepper is None and not self._cannot_fuse:
+            forces = self.fields.get("cfrc_ext")
+            self._stepper = make_stepper(self.batch, self.fields, self.poses, forces)
+            self._cannot_fuse = self._stepper is None
+        stepper = self._stepper
+        if stepper is None or not renderer.can_draw_stepped(stepper.native) or not stepper.fits():
+            return None
+        return stepper
+
+    def _advance(
+        self, ctrl: np.ndarray, num_substeps: int, run: Callable[[], np.ndarray]
+    ) -> np.ndarray:
+        """Write the controls, run, and return which worlds diverged."""
         self._write_controls(ctrl)
         expected = self.time + num_substeps * self.model.opt.timestep
         warned = self.batch.warning[:, _FATAL].sum(axis=(1, 2))
-        diverged = np.zeros(self.num_envs, bool)
-        try:
-            self.batch.step(nstep=num_substeps)
-        except SimulationError as error:
-            diverged[error.ids] = True
+        diverged = run()
         diverged |= self.batch.warning[:, _FATAL].sum(axis=(1, 2)) != warned
         # Negated, so that NaN counts as lost time.
         diverged |= ~(np.abs(self.time - expected) < 0.1 * self.model.opt.timestep)
         diverged |= ~(np.isfinite(self.qpos).all(axis=1) & np.isfinite(self.qvel).all(axis=1))
+        return diverged
+
+    def _step_batch(self, num_substeps: int) -> np.ndarray:
+        """Step on the batch's own threads; return in which worlds MuJoCo raised."""
+        failed = np.zeros(self.num_envs, bool)
+        try:
+            self.batch.step(nstep=num_substeps)
+        except SimulationError as error:
+            failed[error.ids] = True
         if self._contact_forces:
             self._refresh_contact_forces()
-        return diverged
+        return failed
 
     def _write_controls(self, ctrl: np.ndarray) -> None:
         ctrl = np.asarray(ctrl, dtype=np.float64)

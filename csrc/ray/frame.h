@@ -16,6 +16,8 @@ struct ViewGeom {
   bool mirrored;   // seen in the reflective plane
   bool drawn;      // front part may be on screen
   bool transparent;
+  bool behind;     // the eye is behind this plane
+  bool hollow;     // back faces may show: culling is off and the near plane may cut it
   float alpha;
   float reach;     // of an unbounded plane, around the eye [m]; 0 for other geoms
   float center[3];
@@ -66,10 +68,14 @@ struct Frame {
   std::vector<int32_t> num_casters;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
-  bool mirror;        // the reflective plane faces the eye
+  bool general;       // parallel rays or hollow geoms: eye rays need hit_general
+  bool orthographic;  // rays are parallel, a pixel is step_x by step_y metres
+  int32_t reflective; // geom index of the mirror, -1 if none
+  bool mirror;        // it faces the eye
   bool valid;         // the camera pose is finite
   float haze_normal[3];
   float haze_height;  // of the eye above the hazy plane, per sky box radius; 0: no haze
+  float sky_radius;   // of the cylinder that is the sky box, also half its height
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
 

@@ -86,13 +86,20 @@ VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
   return {kExit ? leave : enter, face, enter < leave};
 }
 
-// Seen from above, or from both sides; a size of zero has no edge but the reach around the eye.
-VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, bool two_sided, float reach) {
+enum Side { kFront, kBack, kBoth };
+
+// A size of zero has no edge but the reach around the eye.
+VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, Side side, float reach,
+                           const float* eye) {
   vf t = -o.z / d.z;
-  vm mask = (two_sided ? (d.z < splat(0.0f)) | (d.z > splat(0.0f)) : (d.z < splat(0.0f)));
-  if (size[0] > 0) mask &= abs(o.x + t * d.x) <= splat(size[0]);
-  if (size[1] > 0) mask &= abs(o.y + t * d.y) <= splat(size[1]);
-  if (reach > 0) mask &= (d.x * d.x + d.y * d.y) * t * t <= splat(reach * reach);
+  vm mask = side == kFront ? d.z < vf{} : side == kBack ? d.z > vf{} : d.z != vf{};
+  vf x = o.x + t * d.x, y = o.y + t * d.y;
+  if (size[0] > 0) mask &= abs(x) <= splat(size[0]);
+  if (size[1] > 0) mask &= abs(y) <= splat(size[1]);
+  if (reach > 0) {
+    x -= splat(eye[0]), y -= splat(eye[1]);
+    mask &= x * x + y * y <= splat(reach * reach);
+  }
   return {t, vi{}, mask};
 }
 
@@ -101,7 +108,7 @@ VLMRM_INLINE Hit hit_local(v3 o, v3 d, const float* size) {
   if (kType == kCapsule) return hit_capsule<kExit>(o, d, size);
   if (kType == kCylinder) return hit_cylinder<kExit>(o, d, size);
   if (kType == kBox) return hit_box<kExit>(o, d, size);
-  if (kType == kPlane) return hit_plane(o, d, size, kExit, 0.0f);
+  if (kType == kPlane) return hit_plane(o, d, size, kExit ? kBoth : kFront, 0.0f, nullptr);
   return hit_ellipsoid<kExit>(o, d, size);
 }
 
@@ -109,14 +116,61 @@ VLMRM_INLINE v3 to_local(const ViewGeom& g, v3 d) {
   return {dot(d, g.axis[0]), dot(d, g.axis[1]), dot(d, g.axis[2])};
 }
 
+// The local ray o + t d that reaches depth t in the pixel at (x, y) of the image plane.
+struct Ray {
+  v3 o, d;
+};
+template <bool kOrthographic>
+VLMRM_INLINE Ray eye_ray(const ViewGeom& g, vf x, vf y) {
+  if (kOrthographic) {
+    return {splat3(g.eye) + to_local(g, {x, y, vf{}}), to_local(g, {vf{}, vf{}, splat(-1.0f)})};
+  }
+  return {splat3(g.eye), to_local(g, {x, y, splat(-1.0f)})};
+}
+
+template <int kType>
+VLMRM_INLINE Hit hit_ray(const ViewGeom& g, const Ray& r) {
+  if (kType == kPlane) {
+    const Side side = g.hollow ? kBoth : g.behind ? kBack : kFront;
+    return hit_plane(r.o, r.d, g.size, side, g.reach, g.eye);
+  }
+  return hit_local<kType, false>(r.o, r.d, g.size);
+}
+
+// The face that holds a local point of the surface.
+template <int kType>
+VLMRM_INLINE vi face_at(v3 p, const float* size) {
+  const vf ax = abs(p.x) * splat(1 / size[0]), ay = abs(p.y) * splat(1 / size[1]);
+  const vf az = abs(p.z) * splat(1 / size[2]);
+  const vi one = splat(int32_t{1}), two = splat(int32_t{2});
+  if (kType == kCylinder) {
+    vm cap = az * az >= max(ax * ax + ay * ay, splat(1 - 1e-5f));
+    return select(cap, select(p.z > vf{}, one, two), vi{});
+  }
+  if (kType != kBox) return vi{};
+  vi face = splat(int32_t{4}) + ((p.z > vf{}) & one);
+  face = select((ay >= az) & (ay >= ax), two + ((p.y > vf{}) & one), face);
+  return select((ax >= az) & (ax >= ay), (p.x > vf{}) & one, face);
+}
+
+// The same with what few scenes need: parallel rays, and back faces where the front is cut away.
+template <int kType>
+VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, vf x, vf y) {
+  const Ray r = orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y);
+  Hit h = hit_ray<kType>(g, r);
+  if (kType == kPlane || !g.hollow) return h;
+  const Hit out = hit_local<kType, true>(r.o, r.d, g.size);
+  const vm use = out.mask & ~(h.mask & (h.t > splat(znear)));
+  h.t = select(use, out.t, h.t);
+  h.face = select(use, face_at<kType>(r.o + r.d * out.t, g.size), h.face);
+  h.mask |= use;
+  return h;
+}
+
 // The eye ray through (x, y, -1).
 template <int kType>
 VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
-  v3 d = {x, y, splat(-1.0f)};
-  if (kType == kPlane) {
-    return hit_plane(splat3(g.eye), to_local(g, d), g.size, g.transparent, g.reach);
-  }
-  return hit_local<kType, false>(splat3(g.eye), to_local(g, d), g.size);
+  return hit_ray<kType>(g, eye_ray<false>(g, x, y));
 }
 
 // Calls f(std::integral_constant) for the primitive's type: one switch for a whole loop.

@@ -15,6 +15,7 @@ namespace {
 
 // Fills depth and id with the nearest entry of one geom over its rectangle. For the mirrored
 // scene, `over` restricts to pixels that show the mirror, behind its surface.
+template <bool kGeneral>
 struct Rasterize {
   const ViewGeom& g;
   Frame* f;
@@ -37,7 +38,8 @@ struct Rasterize {
           if (!any(allowed)) continue;
         }
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
-        Hit h = hit_eye<kType>(g, x, y);
+        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y)
+                         : hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
         vm win = h.mask & (h.t <= old) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
@@ -48,6 +50,15 @@ struct Rasterize {
     }
   }
 };
+
+void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
+  const ViewGeom& g = f->view[view];
+  if (f->general) {
+    with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear});
+  } else {
+    with_type(g.type, Rasterize<false>{g, f, view, over, scene.znear});
+  }
+}
 
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
@@ -64,8 +75,7 @@ void rasterize(const Scene& scene, Frame* f) {
     return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
   });
   for (int k = 0; k < count; ++k) {
-    const ViewGeom& g = f->view[f->order[k]];
-    with_type(g.type, Rasterize{g, f, f->order[k], -1, scene.znear});
+    rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
   for (int i = 0; i < pixels; i += kLanes) {
@@ -75,7 +85,7 @@ void rasterize(const Scene& scene, Frame* f) {
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
     if (!g.drawn || g.transparent) continue;
-    with_type(g.type, Rasterize{g, f, i, scene.reflective, scene.znear});
+    rasterize_geom(scene, f, i, f->reflective);
   }
 }
 

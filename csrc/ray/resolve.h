@@ -128,7 +128,8 @@ class Resolve {
       }
       vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
       vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
-      Hit h = hit_eye<kType>(g, x, y);
+      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y)
+                         : hit_eye<kType>(g, x, y);
       store(t, h.t);
       store(face, h.face);
       const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
@@ -145,7 +146,7 @@ class Resolve {
       f_.sample_id[k] = id;
       return;
     }
-    if (f_.sample_id[k] >> 3 != scene_.reflective || t <= f_.sample_depth[k] ||
+    if (f_.sample_id[k] >> 3 != f_.reflective || t <= f_.sample_depth[k] ||
         t > f_.mirror_sample_depth[k]) {
       return;
     }

@@ -5,6 +5,7 @@
 #ifndef VLMRM_RAY_SCENE_H_
 #define VLMRM_RAY_SCENE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -25,7 +26,7 @@ enum LightType : int32_t { kSpot = 0, kDirectional = 1 };
 
 constexpr int kMaxLevels = 16;
 
-// One mip level inside Texture::texels; a one-texel border is stored around every face, so
+// One mip level inside Texture::columns; a one-texel border is stored around every face, so
 // bilinear taps never wrap.
 struct TextureLevel {
   int32_t width, height;  // [texels], without the border
@@ -38,8 +39,13 @@ struct Texture {
   bool cube = false;
   int32_t num_levels = 0;
   TextureLevel level[kMaxLevels];
-  std::vector<uint32_t> texels;  // 0xXXBBGGRR
+  // A texel and the one below it, so that 16 bytes hold the four that a bilinear tap blends: bytes
+  // r, r below, g, g below, b, b below, 0, 0, each minus 128.
+  std::vector<uint64_t> columns;
 };
+
+// Fills `columns` from 0xXXBBGGRR texels that lie as the levels, already filled, say.
+void pack_columns(const uint32_t* texels, size_t count, Texture* texture);
 
 struct Geom {
   int32_t type = 0;
@@ -77,17 +83,23 @@ struct Scene {
   std::vector<Light> lights;
   int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;
   int32_t sky = -1;         // texture index
-  int32_t reflective = -1;  // geom index of the one mirror
+  int32_t reflective = -1;  // geom index of the first that may be the mirror
   float half_height = 0;    // tan of half the vertical field of view, or half height if orthographic
   float half_width = 0;     // 0: from the aspect ratio
-  float center[2] = {0, 0}; // principal point offset at unit depth
+  float center[2] = {0, 0}; // principal point offset at unit depth, or in metres
   int32_t orthographic = 0;
   float znear = 0, zfar = 0;
   float shadow_clip = 0;
+  float shadow_size = 4096;  // of the shadow map [texels]
   float haze = 0;       // width of the haze cone
   float haze_peak = 0;  // height at which it is opaque
   float haze_rgb[3] = {1, 1, 1};
   float global_ambient = 0;
+  int32_t cull = 1;      // back faces are not drawn
+  int32_t additive = 0;  // transparent geoms add up
+  int32_t fog = 0;
+  float fog_end = 0, fog_rate = 0;  // (fog_end - depth) * fog_rate of a surface shows
+  float fog_rgb[3] = {0, 0, 0};
 };
 
 // Rows of one world; float64, as MuJoCo stores them.

@@ -117,6 +117,16 @@ void add_ellipsoid(const float* center, const float scaled[3][3], Bounds* bounds
   bounds->add(xs[1], ys[1]);
 }
 
+// The same under parallel rays: the shadow of a box or an ellipsoid with these scaled axes.
+Bounds parallel_bounds(const ViewGeom& g) {
+  Bounds bounds;
+  const float x[3] = {1, 0, 0}, y[3] = {0, 1, 0};
+  const float half_x = extent(g, x), half_y = extent(g, y);
+  bounds.add(g.center[0] - half_x, g.center[1] - half_y);
+  bounds.add(g.center[0] + half_x, g.center[1] + half_y);
+  return bounds;
+}
+
 // Image bounds at unit depth of a geom that lies wholly before the eye.
 Bounds image_bounds(const ViewGeom& g) {
   Bounds bounds;
@@ -150,6 +160,12 @@ int clamp_pixel(float v, int limit) {
   return static_cast<int>(std::min(std::max(v, 0.0f), static_cast<float>(limit)));
 }
 
+// Whether the near plane may cut the geom open.
+bool cut_open(const ViewGeom& g, float znear) {
+  const float forward[3] = {0, 0, -1};
+  return g.drawn && -g.center[2] - extent(g, forward) <= znear;
+}
+
 // Fills the screen rectangle, the sorting key and whether anything can be seen.
 void place(const Scene& scene, const Frame& f, ViewGeom* g) {
   const float forward[3] = {0, 0, -1};
@@ -160,8 +176,8 @@ void place(const Scene& scene, const Frame& f, ViewGeom* g) {
   g->y1 = f.height;
   g->drawn = middle + half > scene.znear;
   if (g->reach > 0) return;
-  if (!g->drawn || middle - half < scene.znear) return;
-  Bounds b = image_bounds(*g);
+  if (!g->drawn || (middle - half < scene.znear && !f.orthographic)) return;
+  Bounds b = f.orthographic ? parallel_bounds(*g) : image_bounds(*g);
   // A pixel more on each side, for the sub-samples.
   g->x0 = clamp_pixel((b.x0 - f.left) / f.step_x - 1.0f, f.width);
   g->x1 = clamp_pixel((b.x1 - f.left) / f.step_x + 3.0f, f.width);
@@ -176,6 +192,7 @@ void set_local_eye(ViewGeom* g) {
 
 void place_geoms(const Scene& scene, const World& w, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
+  f->general = f->orthographic;
   for (int i = 0; i < n; ++i) {
     const Geom& geom = scene.geoms[i];
     ViewGeom& g = f->view[i];
@@ -200,12 +217,15 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     g.radius = bounding_radius(g);
     // mjr_render shows a plane from behind as glass.
     const bool behind = g.type == kPlane && g.eye[2] < 0;
+    g.behind = behind;
     g.alpha = geom.rgba[3] * (behind ? 0.3f : 1.0f);
     g.transparent = behind || geom.rgba[3] < 0.995f;
     const bool bounded = g.type != kPlane || (g.size[0] > 0 && g.size[1] > 0);
     // The sky box hides what lies beyond it.
-    g.reach = bounded ? 0.0f : scene.zfar * (scene.sky >= 0 ? kSkyRadius : 1.0f);
+    g.reach = bounded ? 0.0f : scene.sky >= 0 ? f->sky_radius : scene.zfar;
     place(scene, *f, &g);
+    g.hollow = !scene.cull && (g.type == kPlane || cut_open(g, scene.znear));
+    f->general |= g.hollow;
   }
 }
 
@@ -235,7 +255,7 @@ void place_haze(const Scene& scene, Frame* f) {
     const ViewGeom& g = f->view[i];
     if (g.type != kPlane || g.size[0] > 0 || g.size[1] > 0 || g.radius < 0) continue;
     std::copy(g.axis[2], g.axis[2] + 3, f->haze_normal);
-    f->haze_height = std::max(0.0f, g.eye[2] / (scene.zfar * kSkyRadius));
+    f->haze_height = std::max(0.0f, g.eye[2] / f->sky_radius);
     return;
   }
 }
@@ -246,13 +266,24 @@ void reflect(const float* point, const float* normal, float* p) {
   for (int k = 0; k < 3; ++k) p[k] -= 2 * d * normal[k];
 }
 
+// The first opaque plane or box with a reflectance, as mjr_render allows one mirror.
+int find_mirror(const Scene& scene, const Frame& f) {
+  for (int i = std::max(0, scene.reflective); i < static_cast<int>(scene.geoms.size()); ++i) {
+    const ViewGeom& g = f.view[i];
+    const bool flat = g.type == kPlane || g.type == kBox;
+    if (flat && scene.geoms[i].reflectance > 0 && !g.transparent && g.radius >= 0) return i;
+  }
+  return -1;
+}
+
 // The scene as the one reflective plane (or box top) shows it.
 void place_mirror(const Scene& scene, Frame* f) {
   f->mirror = false;
-  if (scene.reflective < 0) return;
+  f->reflective = scene.reflective < 0 ? -1 : find_mirror(scene, *f);
+  if (f->reflective < 0) return;
   const int n = static_cast<int>(scene.geoms.size());
-  const ViewGeom& plane = f->view[scene.reflective];
-  if (!plane.drawn || plane.transparent) return;
+  const ViewGeom& plane = f->view[f->reflective];
+  if (!plane.drawn) return;
   float point[3];
   const float lift = plane.type == kBox ? plane.size[2] : 0.0f;
   const float* normal = plane.axis[2];
@@ -263,7 +294,7 @@ void place_mirror(const Scene& scene, Frame* f) {
     ViewGeom& g = f->view[n + i];
     g = f->view[i];
     g.mirrored = true;
-    if (g.radius < 0 || i == scene.reflective) {
+    if (g.radius < 0 || i == f->reflective) {
       g.drawn = false;
       continue;
     }
@@ -325,7 +356,8 @@ void place_casters(const Scene& scene, Frame* f) {
       c.view = static_cast<int32_t>(j);
       c.inside_near = depth - half < scene.znear;
       const float u = dot3(to, l.side), v = dot3(to, l.up);
-      const float eu = extent(g, l.side), ev = extent(g, l.up);
+      const float texel = 2 * scene.shadow_clip / scene.shadow_size;
+      const float eu = extent(g, l.side) + texel, ev = extent(g, l.up) + texel;
       c.u0 = parallel ? u - eu : -kFar;
       c.u1 = parallel ? u + eu : kFar;
       c.v0 = parallel ? v - ev : -kFar;
@@ -342,6 +374,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
   step_x = 2 * half_width / w;
   step_y = 2 * scene.half_height / h;
+  orthographic = scene.orthographic != 0;
+  sky_radius = scene.zfar * kSkyRadius;
   left = scene.center[0] - half_width + 0.5f * step_x;
   top = scene.center[1] + scene.half_height - 0.5f * step_y;
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.

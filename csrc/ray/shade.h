@@ -7,6 +7,7 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/simd.h"
+#include "ray/sky.h"
 #include "ray/texture.h"
 
 namespace vlmrm {
@@ -19,10 +20,6 @@ struct Points {
   vf x, y, t;
   vi face;
   vm active;
-};
-
-struct Color {
-  vi r, g, b;  // 0..255 per pass, summed over passes
 };
 
 VLMRM_INLINE vf atan2(vf y, vf x) {
@@ -181,10 +178,11 @@ template <bool kOnPlane>
 VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
                                 const ViewGeom& g, const Points& q, v3 n, v3 local) {
   // How the hit point moves when the pixel does: along the tangent plane.
-  v3 d = {q.x, q.y, splat(-1.0f)};
+  v3 d = eye_direction(f, q.x, q.y);
   vf nd = dot(n, d);
   nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
-  vf kx = q.t * splat(f.step_x), ky = q.t * splat(-f.step_y);
+  const vf scale = f.orthographic ? splat(1.0f) : q.t;
+  vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
   v3 px = d * (-kx * n.x / nd), py = d * (-ky * n.y / nd);
   px.x += kx;
   py.y += ky;
@@ -266,6 +264,13 @@ struct CasterTest {
   }
 };
 
+// The middle of the texel of the shadow map that holds coordinate u in (-reach, reach), on the same
+// plane. The map is drawn inside a border of one texel, but looked up as if there were none.
+VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
+  vf texel = floor((u / reach + splat(1.0f)) * splat(0.5f * scene.shadow_size));
+  return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
+}
+
 // Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
   const ViewLight& l = f.light[index];
@@ -276,15 +281,25 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   vm shadow = {};
   if (!any(todo)) return shadow;
-  vf limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
-  v3 dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
-                    : v3{-from.x, -from.y, -from.z};
+  vf limit;
+  v3 dir;
+  bool snapped = false;
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
     if (c.view == self) continue;
     vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
+    if (!snapped) {
+      // The map holds what the light sees through the middle of the texel that p falls into.
+      snapped = true;
+      p = p + splat3(l.side) * (snap_to_texel(scene, u, reach) - u) +
+          splat3(l.up) * (snap_to_texel(scene, v, reach) - v);
+      from = p - splat3(l.pos);
+      limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
+      dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
+                     : v3{-from.x, -from.y, -from.z};
+    }
     const ViewGeom& g = f.view[c.view];
     CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
     with_type(g.type, test);
@@ -293,37 +308,16 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   return shadow;
 }
 
-VLMRM_INLINE vi to_byte(vf a) { return truncate(clamp01(a) * splat(255.0f) + splat(0.5f)); }
-
-VLMRM_INLINE void add_pass(v3 c, v3 tex, Color* out) {
-  out->r += to_byte(clamp01(c.x) * tex.x);
-  out->g += to_byte(clamp01(c.y) * tex.y);
-  out->b += to_byte(clamp01(c.z) * tex.z);
+VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const float* fog,
+                           Color* out) {
+  c = {clamp01(c.x) * tex.x, clamp01(c.y) * tex.y, clamp01(c.z) * tex.z};
+  if (scene.fog) c = fogged(scene, c, depth, fog);
+  out->r += to_byte(c.x);
+  out->g += to_byte(c.y);
+  out->b += to_byte(c.z);
 }
 
 VLMRM_INLINE vi limit_byte(vi a) { return select(a > splat(int32_t{255}), splat(int32_t{255}), a); }
-
-VLMRM_INLINE vi mix_byte(vi under, float over, vf alpha) {
-  return truncate(to_float(under) + alpha * (splat(over * 255.0f) - to_float(under)) + splat(0.5f));
-}
-
-// The band that MuJoCo draws between an unbounded plane and the sky box: a cone that rises from
-// the plane to the height of the eye, opaque at one height and clear at both ends.
-VLMRM_INLINE Color add_haze(const Scene& scene, const Frame& f, vf x, vf y, Color c) {
-  if (f.haze_height <= 0) return c;
-  v3 d = {x, y, splat(-1.0f)};
-  vf down = -dot(d, f.haze_normal);
-  vf level = max(dot(d, d) - down * down, splat(1e-12f));
-  vf slope = down / sqrt(level);
-  vf drop = slope / (splat(f.haze_height) + slope * splat(scene.haze));  // 1 at the plane
-  vm seen = (drop > vf{}) & (drop < splat(1.0f));
-  if (!any(seen)) return c;
-  vf rise = splat(1.0f) - drop, peak = splat(scene.haze_peak);
-  vf alpha = select(rise < peak, rise / peak, drop / (splat(1.0f) - peak));
-  alpha = select(seen, clamp01(alpha), vf{});
-  return {mix_byte(c.r, scene.haze_rgb[0], alpha), mix_byte(c.g, scene.haze_rgb[1], alpha),
-          mix_byte(c.b, scene.haze_rgb[2], alpha)};
-}
 
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
@@ -332,8 +326,8 @@ template <bool kOnPlane>
 VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Points& q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
-  const float dim = g.mirrored ? scene.geoms[scene.reflective].reflectance : 1.0f;
-  v3 p = {q.x * q.t, q.y * q.t, -q.t};
+  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  v3 p = eye_point(f, q.x, q.y, q.t);
   v3 local = to_local(g, p) + splat3(g.eye);
   v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
@@ -350,15 +344,16 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     sum = sum + light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
   }
   Color out = {vi{}, vi{}, vi{}};
-  add_pass(sum, tex, &out);
+  add_pass(scene, sum, tex, q.t, scene.fog_rgb, &out);
   if (one_pass) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
     v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
     vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
     vm shadow = in_shadow(scene, f, i, view, p, todo);
-    add_pass(select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, &out);
+    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
@@ -368,25 +363,6 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
 __attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
                                                  const Points& q) {
   return shade<false>(scene, f, view, q);
-}
-
-// What lies behind everything: the sky box, or black.
-VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
-  if (scene.sky < 0) return {vi{}, vi{}, vi{}};
-  // World direction; MuJoCo turns the sky by 90 degrees around x.
-  v3 d = {x, y, splat(-1.0f)};
-  vf wx = dot(d, f.world[0]), wy = dot(d, f.world[1]), wz = dot(d, f.world[2]);
-  auto turned = [](vf a, vf b, vf c) { return v3{a, c, -b}; };
-  if (f.sky_magnified) {
-    const Texture& tex = scene.textures[scene.sky];
-    v3 c = sample_largest(tex, cube_face(turned(wx, wy, wz)));
-    return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
-  }
-  const float sx = f.step_x, sy = -f.step_y;
-  v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
-  v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));
-  v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(wx, wy, wz), px, py));
-  return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
 }
 
 }  // namespace VLMRM_ISA

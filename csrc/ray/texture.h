@@ -2,8 +2,7 @@
 #ifndef VLMRM_RAY_TEXTURE_H_
 #define VLMRM_RAY_TEXTURE_H_
 
-#include <algorithm>
-
+#include "ray/columns.h"
 #include "ray/scene.h"
 #include "ray/simd.h"
 
@@ -17,29 +16,38 @@ struct Coordinates {
   vi face;
 };
 
-// Adds weight * bilinear(level) to rgb, channels in 0..255.
-VLMRM_INLINE void add_level(const Texture& tex, int index, const Coordinates& c, vf weight,
-                            v3* rgb) {
-  const TextureLevel& l = tex.level[index];
-  vf x = c.u * splat(static_cast<float>(l.width)) - splat(0.5f);
-  vf y = c.v * splat(static_cast<float>(l.height)) - splat(0.5f);
-  vf x0 = floor(x), y0 = floor(y);
-  vf fx = x - x0, fy = y - y0;
-  // The border makes texel -1 and texel `width` exist.
-  vi at = (truncate(y0) + splat(int32_t{1})) * splat(l.stride) + truncate(x0) + splat(l.offset + 1);
-  if (tex.cube) at += c.face * splat(l.face_stride);
-  const uint32_t* t = tex.texels.data();
-  vi t00 = gather(t, at), t10 = gather(t + 1, at);
-  vi t01 = gather(t + l.stride, at), t11 = gather(t + l.stride + 1, at);
-  vf wy = fy * weight, w11 = fx * wy, w01 = wy - w11, w10 = fx * weight - w11;
-  vf w00 = weight - wy - w10;
-  const vi byte = splat(int32_t{255});
-  rgb->x += to_float(t00 & byte) * w00 + to_float(t10 & byte) * w10 + to_float(t01 & byte) * w01 +
-            to_float(t11 & byte) * w11;
-  rgb->y += to_float((t00 >> 8) & byte) * w00 + to_float((t10 >> 8) & byte) * w10 +
-            to_float((t01 >> 8) & byte) * w01 + to_float((t11 >> 8) & byte) * w11;
-  rgb->z += to_float((t00 >> 16) & byte) * w00 + to_float((t10 >> 16) & byte) * w10 +
-            to_float((t01 >> 16) & byte) * w01 + to_float((t11 >> 16) & byte) * w11;
+// Where a level's numbers lie: the same for all lanes, or not.
+struct LevelOf {
+  vf width, height;
+  vi stride, face_stride, offset;
+};
+
+VLMRM_INLINE LevelOf level_of(const TextureLevel& l) {
+  return {splat(static_cast<float>(l.width)), splat(static_cast<float>(l.height)),
+          splat(l.stride), splat(l.face_stride), splat(l.offset)};
+}
+VLMRM_INLINE LevelOf level_of(const Texture& tex, vi level) {
+  static_assert(sizeof(TextureLevel) == 20, "five numbers");
+  const auto* table = reinterpret_cast<const uint32_t*>(tex.level);
+  vi at = (level << 2) + level;
+  return {to_float(gather(table, at)), to_float(gather(table + 1, at)), gather(table + 2, at),
+          gather(table + 3, at), gather(table + 4, at)};
+}
+
+// Adds share / 32768 times the bilinear sample of a level. As on a GPU, the place inside a texel
+// has eight bits.
+VLMRM_INLINE void add_level(const Texture& tex, const LevelOf& l, const Coordinates& c, vi share,
+                            Blend* sum) {
+  // In 1/256 texels, counted from the centre of the border's first texel.
+  vi x = truncate(c.u * (l.width * splat(256.0f)) + splat(128.5f));
+  vi y = truncate(c.v * (l.height * splat(256.0f)) + splat(128.5f));
+  vi at = (y >> 8) * l.stride + (x >> 8) + l.offset;
+  if (tex.cube) at += c.face * l.face_stride;
+  const vi fraction = splat(int32_t{255});
+  vi right = (share * (x & fraction)) >> 8;
+  // 255 - f in the first byte, f in the second.
+  vi below = ((y & fraction) + splat(int32_t{1})) * splat(int32_t{255});
+  add_columns(tex.columns.data(), at, below, share - right, right, sum);
 }
 
 // Colour in 0..1. As in OpenGL, log2 of the longer side of the pixel's footprint, in texels,
@@ -50,39 +58,34 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
   vf ux = c.du_dx * w, vx = c.dv_dx * h, uy = c.du_dy * w, vy = c.dv_dy * h;
   vf footprint = max(ux * ux + vx * vx, uy * uy + vy * vy);
   const int32_t last = tex.num_levels - 1;
-  vf lod = splat(0.5f) * log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
+  vf lod = splat(0.5f) * rough_log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
   lod = min(lod, splat(static_cast<float>(last)));
-  vi level = truncate(lod);
-  vf blend = lod - to_float(level);
+  // The next level's part has eight bits.
+  vi steps = truncate(lod * splat(256.0f));
+  vi level = steps >> 8;
+  vi next = (steps & splat(int32_t{255})) << 7;
+  vi share = splat(int32_t{32767}) - next;
+  const bool two = any(next > vi{});
 
   // Neighbours mostly share a level.
-  v3 rgb = {vf{}, vf{}, vf{}};
-  int32_t lo = first(level), hi = lo;
-  if (bits(level == splat(lo)) == kAllBits) {
-    add_level(tex, lo, c, splat(1.0f) - blend, &rgb);
-    if (any(blend > vf{})) add_level(tex, lo + 1, c, blend, &rgb);
-    return rgb * splat(1.0f / 255.0f);
+  Blend sum = {};
+  const int32_t one = first(level);
+  if (bits(level == splat(one)) == kAllBits) {
+    add_level(tex, level_of(tex.level[one]), c, share, &sum);
+    if (two) add_level(tex, level_of(tex.level[one + 1]), c, next, &sum);
+  } else {
+    add_level(tex, level_of(tex, level), c, share, &sum);
+    level = select(next > vi{}, level + splat(int32_t{1}), level);
+    if (two) add_level(tex, level_of(tex, level), c, next, &sum);
   }
-  int32_t each[kLanes];
-  store(each, level);
-  for (int32_t i : each) {
-    lo = std::min(lo, i);
-    hi = std::max(hi, i);
-  }
-  hi = hi < last ? hi + 1 : last;
-  for (int k = lo; k <= hi; ++k) {
-    vf weight = select(level == splat(k), splat(1.0f) - blend, vf{}) +
-                select(level == splat(k - 1), blend, vf{});
-    if (any(weight > vf{})) add_level(tex, k, c, weight, &rgb);
-  }
-  return rgb * splat(1.0f / 255.0f);
+  return color_of(sum);
 }
 
 // The same for textures that are only ever magnified.
 VLMRM_INLINE v3 sample_largest(const Texture& tex, const Coordinates& c) {
-  v3 rgb = {vf{}, vf{}, vf{}};
-  add_level(tex, 0, c, splat(1.0f), &rgb);
-  return rgb * splat(1.0f / 255.0f);
+  Blend sum = {};
+  add_level(tex, level_of(tex.level[0]), c, splat(int32_t{32767}), &sum);
+  return color_of(sum);
 }
 
 VLMRM_INLINE void wrap(Coordinates* c) {

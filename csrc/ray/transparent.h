@@ -32,11 +32,12 @@ struct BlendGeom {
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
   VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
-    *h = hit_eye<kType>(g, x, y);
+    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y)
+                    : hit_eye<kType>(g, x, y);
     const vf limit = load(f->depth.data() + at);
     vm mask = h->mask & (h->t > splat(scene.znear));
     if (!g.mirrored) return mask & (h->t < limit);
-    const vm over = (load(f->id.data() + at) >> 3) == splat(scene.reflective);
+    const vm over = (load(f->id.data() + at) >> 3) == splat(f->reflective);
     return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
   }
 

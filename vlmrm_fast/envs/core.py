@@ -237,10 +237,10 @@ class TaskWorlds:
         if not self._started:
             raise ArgumentError("reset must be called before the first step, got a step.")
         clock = time.perf_counter()
-        self.diverged[:] = self.simulation.step(actions, self.task.frame_skip)
-        clock = self._lap("simulate", clock)
-        self._renderer.render(self._poses, out=self.last_frames)
-        clock = self._lap("draw", clock)
+        self.diverged[:] = self.simulation.step_and_draw(
+            actions, self._renderer, self.last_frames, self.task.frame_skip
+        )
+        clock = self._lap("simulate", clock, {"draw": self.simulation.draw_share})
         vlm_reward = np.array(self.reward.score(self.last_frames), dtype=np.float32)
         clock = self._lap("encode", clock)
         result = self._observe(vlm_reward)
@@ -250,9 +250,14 @@ class TaskWorlds:
         self._lap("simulate", clock)
         return result
 
-    def _lap(self, stage: str, start: float) -> float:
+    def _lap(self, stage: str, start: float, shares: Mapping[str, float] | None = None) -> float:
+        """Book the time since `start` to a stage, but for the shares of others."""
         now = time.perf_counter()
-        self.timings[stage] += now - start
+        rest = 1.0
+        for other, share in (shares or {}).items():
+            self.timings[other] += share * (now - start)
+            rest -= share
+        self.timings[stage] += rest * (now - start)
         return now
 
     def _observe(self, vlm_reward: np.ndarray) -> StepResult:
