@@ -13,6 +13,7 @@ class Scene:
         light_ints: np.ndarray,
         light_floats: np.ndarray,
         textures: list[tuple[bool, np.ndarray, np.ndarray]],
+        meshes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
         options: dict[str, float],
     ) -> None: ...
 
