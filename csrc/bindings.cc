@@ -14,7 +14,9 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "bind_stepper.h"
+#include "gl/bindings.h"
 #include "ray/cache.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
@@ -202,7 +204,8 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// `table` holds the bits of the numbers that bytes become, (3, 256) uint16 or uint32, or is None.
+}  // namespace
+
 Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
   require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
   Sink sink;
@@ -219,6 +222,8 @@ Sink make_sink(int height, int width, const py::object& table, bool planar, int 
   }
   return sink;
 }
+
+namespace {
 
 class Renderer {
  public:
@@ -339,6 +344,7 @@ class Renderer {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
+  vlmrm::gl::bind(m);
   m.def("simd_level", [] { return vlmrm::choose_kernel().name; },
         "Instruction set that new renderers use. Raises ValueError if VLMRM_FAST_SIMD names none.");
   m.def("simd_levels", [] {
