@@ -1,31 +1,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ray/bounds.h"
 #include "ray/frame.h"
 
 namespace vlmrm {
 namespace {
 
-constexpr float kFar = 1e30f;
 constexpr float kSkyRadius = 0.7f;  // of zfar, as mjr_render scales the sky box
-
-float dot3(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
-
-void cross3(float* r, const float* a, const float* b) {
-  r[0] = a[1] * b[2] - a[2] * b[1];
-  r[1] = a[2] * b[0] - a[0] * b[2];
-  r[2] = a[0] * b[1] - a[1] * b[0];
-}
-
-void normalize3(float* v) {
-  float length = std::sqrt(dot3(v, v));
-  if (length < 1e-10f) {
-    v[0] = v[1] = 0;
-    v[2] = 1;
-    return;
-  }
-  for (int k = 0; k < 3; ++k) v[k] /= length;
-}
 
 bool all_finite(const double* a, int n) {
   for (int i = 0; i < n; ++i) {
@@ -39,121 +21,6 @@ void rotate(const double* cam_mat, const double* v, float* out) {
   for (int k = 0; k < 3; ++k) {
     out[k] = static_cast<float>(cam_mat[k] * v[0] + cam_mat[3 + k] * v[1] + cam_mat[6 + k] * v[2]);
   }
-}
-
-float bounding_radius(const ViewGeom& g) {
-  const float* s = g.size;
-  switch (g.type) {
-    case kPlane:
-      return s[0] > 0 && s[1] > 0 ? std::hypot(s[0], s[1]) : kFar;
-    case kCapsule:
-      return s[0] + s[2];
-    case kCylinder:
-      return std::hypot(s[0], s[2]);
-    case kBox:
-      return std::sqrt(dot3(s, s));
-    default:
-      return std::max(s[0], std::max(s[1], s[2]));
-  }
-}
-
-// Half the extent of the geom along a unit camera-space direction.
-float extent(const ViewGeom& g, const float* dir) {
-  float a[3];
-  for (int k = 0; k < 3; ++k) a[k] = std::abs(dot3(g.axis[k], dir));
-  const float* s = g.size;
-  switch (g.type) {
-    case kPlane:
-      return (s[0] > 0 ? s[0] * a[0] : kFar * (a[0] > 1e-4f)) +
-             (s[1] > 0 ? s[1] * a[1] : kFar * (a[1] > 1e-4f));
-    case kCapsule:
-      return s[0] + s[2] * a[2];
-    case kCylinder:
-      return s[0] * std::sqrt(std::max(0.0f, 1 - a[2] * a[2])) + s[2] * a[2];
-    case kBox:
-      return s[0] * a[0] + s[1] * a[1] + s[2] * a[2];
-    default:
-      return std::sqrt(s[0] * a[0] * s[0] * a[0] + s[1] * a[1] * s[1] * a[1] +
-                       s[2] * a[2] * s[2] * a[2]);
-  }
-}
-
-struct Bounds {
-  float x0 = kFar, x1 = -kFar, y0 = kFar, y1 = -kFar;
-  void add(float x, float y) {
-    x0 = std::min(x0, x);
-    x1 = std::max(x1, x);
-    y0 = std::min(y0, y);
-    y1 = std::max(y1, y);
-  }
-};
-
-// Tangent interval of an ellipsoid along image axis k: planes through the eye, v_k = -m v_z,
-// that touch it, where `scaled` holds its axes times its radii. Source: the dual quadric.
-void tangents(const float* c, const float scaled[3][3], int k, float* lo, float* hi) {
-  double a = 0, b = 0, d = 0;
-  for (int i = 0; i < 3; ++i) {
-    a += static_cast<double>(scaled[i][k]) * scaled[i][k];
-    b += static_cast<double>(scaled[i][k]) * scaled[i][2];
-    d += static_cast<double>(scaled[i][2]) * scaled[i][2];
-  }
-  a -= static_cast<double>(c[k]) * c[k];
-  b -= static_cast<double>(c[k]) * c[2];
-  d -= static_cast<double>(c[2]) * c[2];
-  double disc = std::sqrt(std::max(0.0, b * b - a * d));
-  double m0 = (-b - disc) / d, m1 = (-b + disc) / d;
-  *lo = static_cast<float>(std::min(m0, m1));
-  *hi = static_cast<float>(std::max(m0, m1));
-}
-
-void add_ellipsoid(const float* center, const float scaled[3][3], Bounds* bounds) {
-  float lo, hi;
-  float xs[2], ys[2];
-  tangents(center, scaled, 0, &lo, &hi);
-  xs[0] = lo, xs[1] = hi;
-  tangents(center, scaled, 1, &lo, &hi);
-  ys[0] = lo, ys[1] = hi;
-  bounds->add(xs[0], ys[0]);
-  bounds->add(xs[1], ys[1]);
-}
-
-// The same under parallel rays: the shadow of a box or an ellipsoid with these scaled axes.
-Bounds parallel_bounds(const ViewGeom& g) {
-  Bounds bounds;
-  const float x[3] = {1, 0, 0}, y[3] = {0, 1, 0};
-  const float half_x = extent(g, x), half_y = extent(g, y);
-  bounds.add(g.center[0] - half_x, g.center[1] - half_y);
-  bounds.add(g.center[0] + half_x, g.center[1] + half_y);
-  return bounds;
-}
-
-// Image bounds at unit depth of a geom that lies wholly before the eye.
-Bounds image_bounds(const ViewGeom& g) {
-  Bounds bounds;
-  if (g.type == kSphere || g.type == kEllipsoid || g.type == kCapsule) {
-    float scaled[3][3];
-    for (int i = 0; i < 3; ++i) {
-      float s = g.type == kCapsule ? g.size[0] : g.size[i];
-      for (int k = 0; k < 3; ++k) scaled[i][k] = g.axis[i][k] * s;
-    }
-    const float h = g.type == kCapsule ? g.size[2] : 0.0f;
-    for (int end = -1; end <= (h > 0 ? 1 : -1); end += 2) {
-      float c[3];
-      for (int k = 0; k < 3; ++k) c[k] = g.center[k] + end * h * g.axis[2][k];
-      add_ellipsoid(c, scaled, &bounds);
-    }
-    return bounds;
-  }
-  for (int corner = 0; corner < 8; ++corner) {
-    float p[3];
-    for (int k = 0; k < 3; ++k) {
-      p[k] = g.center[k] + (corner & 1 ? 1 : -1) * g.size[0] * g.axis[0][k] +
-             (corner & 2 ? 1 : -1) * g.size[1] * g.axis[1][k] +
-             (g.type == kPlane ? 0.0f : (corner & 4 ? 1 : -1) * g.size[2] * g.axis[2][k]);
-    }
-    bounds.add(-p[0] / p[2], -p[1] / p[2]);
-  }
-  return bounds;
 }
 
 int clamp_pixel(float v, int limit) {
@@ -202,6 +69,15 @@ void place_far(const Scene& scene, Frame* f, ViewGeom* g) {
   f->far |= !level;
 }
 
+// A mesh is placed by the centre of its box, which the other functions then take for the geom's own.
+void set_mesh(const Mesh& mesh, ViewGeom* g) {
+  g->mesh = &mesh;
+  std::copy(mesh.half, mesh.half + 3, g->size);
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < 3; ++i) g->center[k] += g->axis[i][k] * mesh.center[i];
+  }
+}
+
 void place_geoms(const Scene& scene, const World& w, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   f->general = f->orthographic;
@@ -226,8 +102,15 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
       const double column[3] = {mat[k], mat[3 + k], mat[6 + k]};
       rotate(w.cam_mat, column, g.axis[k]);
     }
+    g.mesh = nullptr;
+    if (g.type == kMesh) set_mesh(scene.meshes[geom.mesh], &g);
     set_local_eye(&g);
     g.radius = bounding_radius(g);
+    if (g.type == kMesh && g.mesh->nodes.empty()) {
+      g.drawn = false;
+      g.radius = -1;
+      continue;
+    }
     // mjr_render shows a plane from behind as glass.
     const bool behind = g.type == kPlane && g.eye[2] < 0;
     g.behind = behind;
@@ -235,7 +118,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     g.transparent = behind || geom.rgba[3] < 0.995f;
     place_far(scene, f, &g);
     place(scene, *f, &g);
-    g.hollow = !scene.cull && (g.type == kPlane || cut_open(g, scene.znear));
+    g.hollow = !scene.cull && (g.type == kPlane || g.type == kMesh || cut_open(g, scene.znear));
     f->general |= g.hollow;
   }
 }
@@ -249,7 +132,11 @@ void sort_transparent(const Scene& scene, Frame* f) {
     const bool seen = g.drawn || (f->mirror && f->view[n + i].drawn);
     if (g.radius < 0 || !seen || !g.transparent) continue;
     f->transparent[f->num_transparent++] = i;
-    g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(g.center, g.center)) - g.radius;
+    float pos[3] = {g.center[0], g.center[1], g.center[2]};
+    for (int k = 0; g.mesh && k < 3; ++k) {
+      for (int j = 0; j < 3; ++j) pos[j] -= g.axis[k][j] * g.mesh->center[k];
+    }
+    g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(pos, pos)) - g.radius;
   }
   std::sort(f->transparent.begin(), f->transparent.begin() + f->num_transparent,
             [f](int a, int b) {
@@ -349,6 +236,23 @@ void place_lights(const Scene& scene, const World& w, Frame* f) {
   }
 }
 
+// Takes the bounds of a geom to a spot light's image plane at unit depth, some texels wider.
+void project(const Scene& scene, const Light& light, float depth, float half, Caster* c) {
+  if (c->inside_near) {
+    c->u0 = c->v0 = -kFar;
+    c->u1 = c->v1 = kFar;
+    return;
+  }
+  const float near = 1 / (depth - half), far = 1 / (depth + half);
+  c->u0 *= c->u0 < 0 ? near : far;
+  c->u1 *= c->u1 > 0 ? near : far;
+  c->v0 *= c->v0 < 0 ? near : far;
+  c->v1 *= c->v1 > 0 ? near : far;
+  const float texels = 4 * light.tan_shadow / scene.shadow_size;
+  c->u0 -= texels, c->u1 += texels;
+  c->v0 -= texels, c->v1 += texels;
+}
+
 // Lists, for each shadow light, the geoms that lie behind the near plane of its map.
 void place_casters(const Scene& scene, Frame* f) {
   for (size_t i = 0; i < scene.lights.size(); ++i) {
@@ -369,10 +273,9 @@ void place_casters(const Scene& scene, Frame* f) {
       const float u = dot3(to, l.side), v = dot3(to, l.up);
       const float texel = 2 * scene.shadow_clip / scene.shadow_size;
       const float eu = extent(g, l.side) + texel, ev = extent(g, l.up) + texel;
-      c.u0 = parallel ? u - eu : -kFar;
-      c.u1 = parallel ? u + eu : kFar;
-      c.v0 = parallel ? v - ev : -kFar;
-      c.v1 = parallel ? v + ev : kFar;
+      c.u0 = u - eu, c.u1 = u + eu;
+      c.v0 = v - ev, c.v1 = v + ev;
+      if (!parallel) project(scene, scene.lights[i], depth, half, &c);
     }
   }
 }
@@ -393,7 +296,12 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
-  depth.resize(pixels);
+  row_end = h;
+  words = (pitch / kMinLanes + 63) / 64;
+  touched.resize(static_cast<size_t>(words) * h);
+  spread.resize(touched.size());
+  dirty.resize(touched.size());
+  depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   slot_pixel.resize(kMaxSlots);
   slot_x.resize(kMaxSlots);
@@ -422,6 +330,16 @@ void Frame::fit(const Scene& scene) {
   if (scene.reflective >= 0 && mirror_id.empty()) {
     mirror_depth.resize(depth.size());
     mirror_id.resize(id.size());
+  }
+  const bool meshes = !scene.assets->meshes.empty();
+  if (meshes && prim.empty()) {
+    prim.resize(id.size());
+    sample_prim.resize(sample_id.size());
+    fragment_prim.resize(fragment_id.size());
+  }
+  if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
+    mirror_prim.resize(id.size());
+    mirror_sample_prim.resize(sample_id.size());
   }
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {

@@ -19,6 +19,7 @@ constexpr float kTurn = 6.28318530717959f;
 struct Points {
   vf x, y, t;
   vi face;
+  vi prim;  // triangle, if the geom is a mesh
   vm active;
 };
 
@@ -245,7 +246,8 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
+  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
   Hit in = hit_local<kType, false>(o, d, g.size);
   vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
@@ -264,11 +266,11 @@ struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
   v3 o, d;
-  vf limit;
+  vf limit, bias;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit);
+    shadow = blocks<kType>(c, g, o, d, limit, bias);
   }
 };
 
@@ -290,17 +292,22 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   vm shadow = {};
   if (!any(todo)) return shadow;
+  // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
+  const float texel = 1.5f * 2 / scene.shadow_size;
+  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
   vf limit;
   v3 dir;
   bool snapped = false;
+  const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
-    if (c.view == self && !scene.lights[index].lights_backs) continue;
-    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
-              (v < splat(c.v1));
+    const bool mesh = f.view[self].type == kMesh;
+    if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
+    vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
+              (bv < splat(c.v1));
     if (!any(near)) continue;
     const ViewGeom& g = f.view[c.view];
-    if (c.view == self) {
+    if (c.view == self && !mesh) {
       // A closed shape lies in its own shadow where it turns away.
       if (g.type != kPlane) shadow |= near & (dot(n, parallel ? splat3(l.dir) : from) >= vf{});
       continue;
@@ -315,7 +322,8 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
       dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
                      : v3{-from.x, -from.y, -from.z};
     }
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), bias, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -371,12 +379,6 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.endless ? add_haze(scene, f, q.x, q.y, out) : out;
-}
-
-// One copy of the general case, for callers that are not the innermost loop.
-__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
-                                                 const Points& q) {
-  return shade<false>(scene, f, view, q);
 }
 
 }  // namespace VLMRM_ISA

@@ -7,8 +7,9 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/resolve.h"
-#include "ray/shade.h"
+#include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -20,11 +21,14 @@ struct Layer {
   v3 color;
 };
 
+// Fills the layer with what lies beyond the given depths of the samples and the centre, and moves
+// them there: a mesh shows all its front faces, one behind the other.
 struct CoverPacket {
   const Scene& scene;
   Frame* f;
   const ViewGeom& g;
   int row, col;
+  vf* beyond;
   Layer* out;
 
   template <int kType>
@@ -35,33 +39,36 @@ struct CoverPacket {
     q.y = splat(f->top - row * f->step_y);
     q.active = all_lanes();
     Hit h;
-    vm known = visible<kType>(q.x, q.y, &h);
-    q.t = h.t, q.face = h.face;
+    vm known = visible<kType>(q.x, q.y, &beyond[4], &h);
+    q.t = h.t, q.face = h.face, q.prim = h.prim;
     out->covered = vm{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      const vm mask = visible<kType>(x, y, &h);
+      const vm mask = visible<kType>(x, y, &beyond[s], &h);
       out->sample[s] = mask;
       out->covered |= mask;
       vm use = mask & ~known;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
+      q.prim = select(use, h.prim, q.prim);
       known |= mask;
     }
   }
 
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
-  VLMRM_INLINE vm visible(vf x, vf y, Hit* h) {
-    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y)
-                    : hit_eye<kType>(g, x, y);
+  VLMRM_INLINE vm visible(vf x, vf y, vf* beyond, Hit* h) {
     const int at = row * f->pitch + col;
-    const vf limit = load(f->depth.data() + at);
-    vm mask = h->mask & (h->t > splat(scene.znear));
-    if (!g.mirrored) return mask & (h->t < limit);
-    const vm over = (load(f->id.data() + at) >> 3) == splat(f->reflective);
-    return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
+    const vf limit = load(f->depth.data() + at), near = max(splat(scene.znear), *beyond);
+    const Range range = g.mirrored ? Range{max(near, limit), load(f->mirror_depth.data() + at)}
+                                   : Range{near, limit};
+    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
+                    : hit_eye<kType>(g, x, y, range);
+    vm mask = h->mask & (h->t > range.from) & (h->t < range.to);
+    if (g.mirrored) mask &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
+    *beyond = select(mask, h->t, splat(scene.zfar));
+    return mask;
   }
 };
 
@@ -107,8 +114,11 @@ class Glass {
       x0 = std::min(x0, g.x0), x1 = std::max(x1, g.x1);
       y0 = std::min(y0, g.y0), y1 = std::max(y1, g.y1);
     }
-    for (int row = y0; row < y1; ++row) {
-      for (int col = x0 & -kLanes; col < x1; col += kLanes) blend_packet(row, col);
+    for (int row = std::max(y0, f_.row_begin); row < std::min(y1, f_.row_end); ++row) {
+      const uint64_t* dirty = &f_.dirty[static_cast<size_t>(row) * f_.words];
+      for (int col = x0 & -kLanes; col < x1; col += kLanes) {
+        if (!f_.background || get_bit(dirty, col / kLanes)) blend_packet(row, col);
+      }
     }
   }
 
@@ -119,47 +129,69 @@ class Glass {
     return f_.transparent[k] + (mirrored_ ? static_cast<int>(scene_.geoms.size()) : 0);
   }
 
+  // A packet while glass goes over it.
+  struct Pixels {
+    int row, col;
+    bool begun;  // some glass covers it: the colours are set
+    v3 before, sample[4];
+  };
+
   // Nearest first and then farthest first, as mjr_render does; once if colours add up.
   void blend_packet(int row, int col) {
     const int n = f_.num_transparent, passes = scene_.additive ? 1 : 2;
-    bool kept[kKept] = {}, begun = false;
+    int layers[kKept];
     Layer keep[kKept], other;
-    v3 before = {}, sample[4] = {};
+    Pixels pixels = {row, col, false, {}, {}};
     for (int i = 0; i < passes * n; ++i) {
       const int k = i < n ? i : 2 * n - 1 - i;
-      if (i >= n && k < kKept && !kept[k]) continue;
-      Layer* layer = k < kKept ? &keep[k] : &other;
-      if (i < n || k >= kKept) {
-        if (!show(view_of(k), row, col, layer)) continue;
-        if (k < kKept) kept[k] = true;
+      const bool kept = k < kKept;
+      if (i >= n && kept && layers[k] == 0) continue;
+      if (i >= n && kept && layers[k] == 1) {
+        lay(keep[k], f_.view[view_of(k)].alpha, &pixels);
+        continue;
       }
-      if (!begun) {
-        before = under(row, col);
-        std::fill(sample, sample + 4, before);
-        begun = true;
-      }
-      const float alpha = f_.view[view_of(k)].alpha;
-      for (int s = 0; s < 4; ++s) {
-        const v3 over = lay_over(sample[s], layer->color, alpha, scene_.additive != 0);
-        sample[s] = select(layer->sample[s], over, sample[s]);
-      }
+      const int count = lay_geom(view_of(k), kept ? &keep[k] : &other, &pixels);
+      if (i < n && kept) layers[k] = count;
     }
-    if (!begun) return;
-    const v3 after = (sample[0] + sample[1] + sample[2] + sample[3]) * splat(0.25f);
-    const int count = std::min(kLanes, f_.width - col);
-    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    // The mirror's own surface is added to what it shows: only the latter has glass before it.
-    store_pixels(mirrored_ ? load_pixels(out, count) + (after - before) : after, count, out);
+    if (pixels.begun) finish(pixels);
   }
 
-  // Fills the layer of one geom; false where the packet does not show it.
-  bool show(int view, int row, int col, Layer* layer) {
+  // Lays all layers of one geom over a packet; returns how many there were, the first in `first`.
+  int lay_geom(int view, Layer* first, Pixels* pixels) {
     const ViewGeom& g = f_.view[view];
-    if (!g.drawn || row < g.y0 || row >= g.y1 || col + kLanes <= g.x0 || col >= g.x1) return false;
-    with_type(g.type, CoverPacket{scene_, &f_, g, row, col, layer});
-    if (!any(layer->covered)) return false;
-    layer->color = to_float(shade_any(scene_, f_, view, layer->q));
-    return true;
+    const int row = pixels->row, col = pixels->col;
+    if (!g.drawn || row < g.y0 || row >= g.y1 || col + kLanes <= g.x0 || col >= g.x1) return 0;
+    vf beyond[5] = {};
+    Layer next, *layer = first;
+    for (int count = 0;; ++count) {
+      with_type(g.type, CoverPacket{scene_, &f_, g, row, col, beyond, layer});
+      if (!any(layer->covered)) return count;
+      layer->color = to_float(shade_any(scene_, f_, view, layer->q));
+      lay(*layer, g.alpha, pixels);
+      if (g.type != kMesh) return 1;
+      layer = &next;
+    }
+  }
+
+  void lay(const Layer& layer, float alpha, Pixels* pixels) {
+    if (!pixels->begun) {
+      pixels->before = under(pixels->row, pixels->col);
+      std::fill(pixels->sample, pixels->sample + 4, pixels->before);
+      pixels->begun = true;
+    }
+    for (int s = 0; s < 4; ++s) {
+      v3& c = pixels->sample[s];
+      c = select(layer.sample[s], lay_over(c, layer.color, alpha, scene_.additive != 0), c);
+    }
+  }
+
+  void finish(const Pixels& pixels) {
+    const v3* c = pixels.sample;
+    const v3 after = (c[0] + c[1] + c[2] + c[3]) * splat(0.25f);
+    const int count = std::min(kLanes, f_.width - pixels.col);
+    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(pixels.row) * f_.width + pixels.col);
+    // The mirror's own surface is added to what it shows: only the latter has glass before it.
+    store_pixels(mirrored_ ? load_pixels(out, count) + (after - pixels.before) : after, count, out);
   }
 
   v3 under(int row, int col) {
@@ -179,6 +211,7 @@ class Glass {
     q.y = splat(f_.top - row * f_.step_y);
     q.t = load(f_.mirror_depth.data() + at);
     q.face = ids & splat(int32_t{7});
+    q.prim = f_.mirror_prim.empty() ? vi{} : load(f_.mirror_prim.data() + at);
     v3 shown = {vf{}, vf{}, vf{}};
     for (int i = 0; i < kLanes; ++i) {
       const int32_t view = id[i] >> 3;
