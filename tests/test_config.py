@@ -115,6 +115,8 @@ def test_a_run_names_a_task_or_an_environment_with_a_goal() -> None:
             "reward.baseline must differ from reward.goal where alpha > 0",
         ),
         ({"camera": CameraConfig(camera="side", distance=2.0)}, "camera.camera must be left out"),
+        ({"camera": CameraConfig(render_size=0)}, "camera.render_size must be at least 1, got 0."),
+        ({"camera": CameraConfig(supersample=0)}, "camera.supersample must be at least 1, got 0."),
         ({"evaluation": EvaluationConfig(episodes=0)}, "evaluation.episodes must be at least 1"),
         ({"checkpoint": CheckpointConfig(keep=0)}, "checkpoint.keep must be at least 1"),
     ],

@@ -286,6 +286,17 @@ def test_frames_are_drawn_at_the_size_that_is_asked_for() -> None:
             make(render_size=size)
 
 
+def test_supersampled_frames_are_averages_of_larger_ones() -> None:
+    env, large = make(supersample=2), make(render_size=64)
+    for each in (env, large):
+        each.reset()
+        each.step(np.full((4, 1), 0.5))
+    blocks = large.last_frames.reshape(4, 32, 2, 32, 2, 3).astype(int).sum((2, 4))
+    np.testing.assert_array_equal(env.last_frames, (blocks + 2) // 4)
+    with pytest.raises(ArgumentError, match="`supersample` must be an integer between 1 and 8"):
+        make(supersample=9)
+
+
 def test_another_camera_shows_another_picture() -> None:
     from vlmrm_fast.rendering import Camera
 

@@ -44,7 +44,9 @@ class Brightness:
 
 def make(env_id: str = "InvertedPendulum-v5", horizon: int | None = None, **options: Any) -> Any:
     wrap = {
-        name: options.pop(name) for name in ("mode", "weight", "render_size") if name in options
+        name: options.pop(name)
+        for name in ("mode", "weight", "render_size", "supersample")
+        if name in options
     }
     env = gymnasium.make(env_id, max_episode_steps=horizon, **options)
     return VLMRewardWrapper(env, Brightness(), **wrap)
@@ -130,6 +132,15 @@ def test_the_frame_does_not_depend_on_the_environments_own_size() -> None:
     env.reset(seed=0)
     env.step(env.action_space.sample())
     assert env.last_frames.shape == (1, 30, 50, 3)
+
+
+def test_wrapped_environments_can_be_supersampled() -> None:
+    env, large = make(supersample=2, render_size=32), make(render_size=64)
+    for each in (env, large):
+        each.reset(seed=0)
+        each.step(np.zeros(1, np.float32))
+    blocks = large.last_frames.reshape(1, 32, 2, 32, 2, 3).astype(int).sum((2, 4))
+    np.testing.assert_array_equal(env.last_frames, (blocks + 2) // 4)
 
 
 @pytest.mark.parametrize(

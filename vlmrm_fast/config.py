@@ -45,7 +45,7 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The camera, if not the task's: a name of the model's cameras, or a free camera."""
+    """The camera, if not the task's (a name of the model's, or a free one), and its picture."""
 
     camera: str | None = None
     """Name of one of the model's cameras, or an id. None: the task's camera."""
@@ -59,6 +59,10 @@ class CameraConfig:
     """Elevation of the free camera [degrees]."""
     track_body: str | None = None
     """Body that the free camera follows, by name or id."""
+    render_size: int | None = None
+    """Height and width of native frames [pixels], resized by the model. None: its input size."""
+    supersample: int = 1
+    """Draw native frames this many times as high and wide, 1 to 8, and average them down."""
 
     @property
     def is_free(self) -> bool:
@@ -196,6 +200,8 @@ def _check_numbers(config: TrainConfig) -> None:
         "episode_length": (config.episode_length, 1),
         "seed": (config.seed, 0),
         "num_threads": (config.num_threads, 0),
+        "camera.render_size": (config.camera.render_size, 1),
+        "camera.supersample": (config.camera.supersample, 1),
         "evaluation.episodes": (config.evaluation.episodes, 1),
         "evaluation.video_size": (config.evaluation.video_size, 16),
         "logging.log_interval": (config.logging.log_interval, 1),

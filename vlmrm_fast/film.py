@@ -87,7 +87,7 @@ def film_gym(
     from vlmrm_fast.sb3.building import make_gym
 
     env = make_gym(config)
-    draw, close = _gym_artist(env, config, reward.image_size)
+    draw, close = _gym_artist(env, config, config.camera.render_size or reward.image_size)
     film = Film(fps=_fps(1 / env.metadata.get("render_fps", 30)))
     observation, _ = env.reset(seed=seed)
     done = False
@@ -139,7 +139,8 @@ def _gym_artist(
         scene = Scene.from_model(model, camera)
     except UnsupportedSceneError:
         return plain, lambda: None
-    small = Renderer(scene, image_size, image_size, num_threads=1)
+    supersample = config.camera.supersample
+    small = Renderer(scene, image_size, image_size, num_threads=1, supersample=supersample)
     size = config.evaluation.video_size
     large = Renderer(scene, size, size, num_threads=config.num_threads)
 

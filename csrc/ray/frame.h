@@ -25,6 +25,7 @@ struct ViewGeom {
   float eye[3];      // the eye in local coordinates
   float size[3];
   float radius;      // bounding sphere
+  const Mesh* mesh;  // of a geom made of triangles
   int32_t x0, x1, y0, y1;  // pixels [x0, x1) x [y0, y1)
   float depth;       // sorting key
 };
@@ -40,14 +41,17 @@ struct ViewLight {
 struct Caster {
   int32_t view;
   bool inside_near;      // part of it lies before the near plane of the shadow map
-  float u0, u1, v0, v1;  // bounds on the light's image plane (directional lights)
+  float u0, u1, v0, v1;  // bounds on the light's image plane, at unit depth for spot lights
 };
 
+constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
 constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
 constexpr int kMaxFragments = kMaxSlots * 8;
 constexpr int kMaxPairs = kMaxSlots * 18;
+
+struct Background;  // cache.h
 
 struct Frame {
   Frame(const Scene& scene, int height, int width);
@@ -61,6 +65,7 @@ struct Frame {
   float left, top;     // centre of pixel (0, 0) at unit depth
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id;
+  std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;
@@ -82,17 +87,28 @@ struct Frame {
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
 
+  // The static-background cache. Each bitmap has `words` words a row and one bit a packet.
+  int row_begin = 0, row_end;              // rows to draw
+  const Background* background = nullptr;  // of this world, or null: draw in full
+  Background* recorder = nullptr;          // takes what is drawn, or null
+  uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
+  int words;
+  std::vector<uint64_t> touched;  // surfaces differ from the background
+  std::vector<uint64_t> spread;   // the same, with neighbours in the row that it changes
+  std::vector<uint64_t> dirty;    // to be shaded
+
   // Slots: pixels that need more than one surface.
   int num_slots = 0;
   std::vector<int32_t> slot_pixel, slot_x, slot_y, slot_smooth;
   std::vector<float> sample_depth, mirror_sample_depth;
   std::vector<int32_t> sample_id, mirror_sample_id;
+  std::vector<int32_t> sample_prim, mirror_sample_prim;
   std::vector<uint16_t> accumulator;
   int num_pairs = 0;
   std::vector<int32_t> pair_view, pair_slot, pair_sorted;
   int num_fragments = 0;
   std::vector<float> fragment_x, fragment_y, fragment_depth;
-  std::vector<int32_t> fragment_id, fragment_slot, fragment_weight, fragment_sorted;
+  std::vector<int32_t> fragment_id, fragment_prim, fragment_slot, fragment_weight, fragment_sorted;
   std::vector<int32_t> bucket;
 };
 

@@ -20,6 +20,7 @@ constexpr float kTurn = 6.28318530717959f;
 struct Points {
   vf x, y, t;
   vi face;
+  vi prim;  // triangle, if the geom is a mesh
   vm active;
 };
 
@@ -238,7 +239,8 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
+  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
   Hit in = hit_local<kType, false>(o, d, g.size);
   vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
@@ -257,11 +259,11 @@ struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
   v3 o, d;
-  vf limit;
+  vf limit, bias;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit);
+    shadow = blocks<kType>(c, g, o, d, limit, bias);
   }
 };
 
@@ -318,10 +320,15 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
-  todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
+  const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
+  todo &= (bu > splat(all[0])) & (bu < splat(all[1])) & (bv > splat(all[2])) &
+          (bv < splat(all[3]));
   vm shadow = {};
   if (!any(todo)) return shadow;
-  const Footprint footprint = footprint_of(todo, u, v);
+  const Footprint footprint = footprint_of(todo, bu, bv);
+  // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
+  const float texel = 1.5f * 2 / scene.shadow_size;
+  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
@@ -333,9 +340,9 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
     if (!list) break;
     const Caster& c = f.casters[index][first + __builtin_ctz(list)];
     list &= list - 1;
-    if (c.view == self) continue;
-    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
-              (v < splat(c.v1));
+    if (c.view == self && f.view[self].type != kMesh) continue;
+    vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
+              (bv < splat(c.v1));
     if (!any(near)) continue;
     if (!snapped) {
       // The map holds what the light sees through the middle of the texel that p falls into.
@@ -348,7 +355,8 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
                      : v3{-from.x, -from.y, -from.z};
     }
     const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), bias, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -404,12 +412,6 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
-}
-
-// One copy of the general case, for callers that are not the innermost loop.
-__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
-                                                 const Points& q) {
-  return shade<false>(scene, f, view, q);
 }
 
 }  // namespace VLMRM_ISA

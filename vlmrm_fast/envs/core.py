@@ -147,6 +147,7 @@ class TaskWorlds:
         seed: int | None = None,
         num_threads: int = 0,
         render_size: int | tuple[int, int] | None = None,
+        supersample: int = 1,
         camera: Any = None,
         mix: Mix | None = None,
     ) -> None:
@@ -160,6 +161,8 @@ class TaskWorlds:
             num_threads: threads for physics and drawing each, 0 for one a CPU.
             render_size: side or (height, width) of the frames [pixels]; the default is the
                 reward's input size, so that frames are drawn straight at the size that is scored.
+                Others are resized by the model's preprocessing.
+            supersample: as `Renderer` takes it.
             camera: as `Scene.from_model` takes it; None for the task's.
             mix: how rewards combine; the model's reward alone by default.
         """
@@ -170,7 +173,9 @@ class TaskWorlds:
         self._poses = self.simulation.poses
         self.height, self.width = render_shape(render_size, reward.image_size)
         scene = Scene.from_model(self.model, task.camera if camera is None else camera)
-        self._renderer = Renderer(scene, self.height, self.width, num_threads=num_threads)
+        self._renderer = Renderer(
+            scene, self.height, self.width, num_threads, supersample=supersample
+        )
         self.last_frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
         self.diverged = np.zeros(num_envs, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}

@@ -41,17 +41,24 @@ def scene_or_none(model: Any, camera: Any) -> Scene | None:
     Returns:
         The scene or None.
     """
+    reason: object
     try:
-        return Scene.from_model(model, as_camera(camera))
+        scene = Scene.from_model(model, as_camera(camera))
+        reason = scene.unsupported
     except UnsupportedSceneError as error:
-        _log.warning("The environment's own render() draws the frames, slower: %s", error)
-        return None
+        reason = error
+    if reason is None:
+        return scene
+    _log.warning("The environment's own render() draws the frames, slower: %s", reason)
+    return None
 
 
 class _Group:
     """Environments of one model: a renderer and the pose arrays that it reads."""
 
-    def __init__(self, scene: Scene, ids: list[int], shape: tuple[int, int], threads: int) -> None:
+    def __init__(
+        self, scene: Scene, ids: list[int], shape: tuple[int, int], threads: int, supersample: int
+    ) -> None:
         self.ids = ids
         model = scene.model
         rows = {"geom": model.ngeom, "site": model.nsite, "cam": model.ncam, "light": model.nlight}
@@ -61,7 +68,7 @@ class _Group:
             count = rows.get(name.split("_")[0], model.nbody)
             self._arrays[name] = np.zeros((len(ids), count, width))
         self._poses = Poses(**self._arrays)
-        self._renderer = Renderer(scene, *shape, num_threads=threads)
+        self._renderer = Renderer(scene, *shape, num_threads=threads, supersample=supersample)
         self._out = np.zeros((len(ids), *shape, 3), np.uint8)
 
     def draw(self, states: Sequence[np.ndarray], frames: np.ndarray) -> None:
@@ -85,6 +92,7 @@ class StatePainter:
         members: Sequence[list[int]],
         shape: tuple[int, int],
         num_threads: int = 0,
+        supersample: int = 1,
     ) -> None:
         """Build a renderer a scene.
 
@@ -93,9 +101,10 @@ class StatePainter:
             members: for each scene, the indices of its environments.
             shape: height and width of the frames [pixels].
             num_threads: as `Renderer` takes it.
+            supersample: as `Renderer` takes it.
         """
         pairs = zip(scenes, members, strict=True)
-        self._groups = [_Group(scene, ids, shape, num_threads) for scene, ids in pairs]
+        self._groups = [_Group(scene, ids, shape, num_threads, supersample) for scene, ids in pairs]
         self._frames = np.zeros((sum(map(len, members)), *shape, 3), np.uint8)
 
     def draw(self, states: Sequence[np.ndarray]) -> np.ndarray:
@@ -149,6 +158,7 @@ def make_painter(
     camera: Any,
     shape: tuple[int, int],
     num_threads: int = 0,
+    supersample: int = 1,
 ) -> StatePainter | None:
     """Build the painter of N captured environments.
 
@@ -159,6 +169,7 @@ def make_painter(
             one model with a free camera share that of the first.
         shape: height and width of the frames [pixels].
         num_threads: as `Renderer` takes it.
+        supersample: as `Renderer` takes it.
 
     Returns:
         The painter, or None where the environments must draw themselves.
@@ -177,7 +188,7 @@ def make_painter(
         if scene is None:
             return None
         scenes.append(scene)
-    return StatePainter(scenes, list(members.values()), shape, num_threads)
+    return StatePainter(scenes, list(members.values()), shape, num_threads, supersample)
 
 
 def check_render_mode(descriptions: Sequence[dict[str, Any]]) -> None:

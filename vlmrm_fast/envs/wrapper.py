@@ -37,6 +37,7 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
         *,
         camera: Any = None,
         render_size: int | tuple[int, int] | None = None,
+        supersample: int = 1,
     ) -> None:
         """Wrap `env`.
 
@@ -48,6 +49,7 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
             camera: as `Scene.from_model` takes it; None for the one of `env.render()`.
             render_size: side or (height, width) of native frames [pixels]; None for the reward's
                 input size.
+            supersample: as `Renderer` takes it, for native frames.
         """
         # So that env.spec can make this again; the reward is shared, not copied.
         gymnasium.utils.RecordConstructorArgs.__init__(
@@ -58,13 +60,14 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
             weight=weight,
             camera=camera,
             render_size=render_size,
+            supersample=supersample,
         )
         super().__init__(env)
         load_triton()
         self.reward, self._mix = reward, Mix(mode, weight)
         self._capture = capture_of(env)
         self._painter: Any = None
-        self._camera = camera
+        self._camera, self._supersample = camera, supersample
         self._shape = render_shape(render_size, reward.image_size)
         self.last_frames = np.zeros((1, *self._shape, 3), np.uint8)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
@@ -75,7 +78,12 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
         """Choose who draws; the default camera depends on the first state, as in gymnasium."""
         description = self._capture.describe()
         self._painter = make_painter(
-            [description], lambda _: self._capture.model(), self._camera, self._shape, 1
+            [description],
+            lambda _: self._capture.model(),
+            self._camera,
+            self._shape,
+            num_threads=1,
+            supersample=self._supersample,
         )
         if self._painter is None:
             check_render_mode([description])

@@ -156,6 +156,8 @@ def build_env(
             num_threads=config.num_threads,
             mode=config.reward.mode,
             weight=config.reward.weight,
+            render_size=config.camera.render_size,
+            supersample=config.camera.supersample,
         )
     else:
         from vlmrm_fast.sb3.vec_env import VLMRewardVecEnv
@@ -167,6 +169,8 @@ def build_env(
             config.reward.mode,
             config.reward.weight,
             camera=gym_camera(config),
+            render_size=config.camera.render_size,
+            supersample=config.camera.supersample,
             num_threads=config.num_threads,
         )
         env.seed(seed)

@@ -43,6 +43,7 @@ class VLMRewardVecEnv(VecEnvWrapper):
         *,
         camera: Any = None,
         render_size: int | tuple[int, int] | None = None,
+        supersample: int = 1,
         num_threads: int = 0,
     ) -> None:
         """Wrap `venv`.
@@ -55,12 +56,14 @@ class VLMRewardVecEnv(VecEnvWrapper):
             camera: as `Scene.from_model` takes it; None for the environments' own.
             render_size: side or (height, width) of native frames [pixels]; None for the reward's
                 input size.
+            supersample: as `Renderer` takes it, for native frames.
             num_threads: threads that draw, 0 for one a CPU.
         """
         super().__init__(venv)
         load_triton()
         self.reward, self._mix = reward, Mix(mode, weight)
         self._camera, self._num_threads = camera, num_threads
+        self._supersample = supersample
         self._shape = render_shape(render_size, reward.image_size)
         self._painter: Any = None
         n = self.num_envs
@@ -101,6 +104,7 @@ class VLMRewardVecEnv(VecEnvWrapper):
             self._camera,
             self._shape,
             self._num_threads,
+            self._supersample,
         )
         if self._painter is None:
             self._use_render()
