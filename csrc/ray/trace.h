@@ -141,6 +141,28 @@ VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf 
   return hit;
 }
 
+// The first triangle after number `after` in the order in which they are drawn, whatever its depth,
+// with from < t <= to. `hit.prim` is its index, *number its place in that order.
+template <bool kBothSides>
+VLMRM_INLINE MeshHit next_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to, vi after,
+                                   vi* number) {
+  const Packet r = make_packet(o, d);
+  MeshHit hit = {to, vi{}, vm{}};
+  walk(mesh, r, from, &to, [&](int32_t first, int32_t end, vf*) {
+    for (int32_t i = first; i < end; ++i) {
+      const vi source = splat(mesh.source[i]);
+      const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
+      const vf t = c.t / abs(c.det);
+      const vm win = c.inside & (t > from) & (t <= to) & (source > after) & (source < *number);
+      hit.t = select(win, t, hit.t);
+      hit.prim = select(win, splat(i), hit.prim);
+      *number = select(win, source, *number);
+      hit.mask |= win;
+    }
+  });
+  return hit;
+}
+
 // What glPolygonOffset does to a shadow map: a triangle moves away from the light by `amount` times
 // its slope along the axis of the map, `side` or `up`, in which it is steeper.
 struct SlopeOffset {
