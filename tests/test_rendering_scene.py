@@ -121,7 +121,7 @@ def test_every_element_that_is_not_drawn_is_named() -> None:
         "<worldbody>", rope + "<worldbody>"
     )
     with pytest.raises(UnsupportedSceneError, match=r"'rope' .tendon"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_near_plane_at_the_eye_is_named() -> None:
     model = mujoco.MjModel.from_xml_string(BOX.format(""))
     model.vis.map.znear = 1e-18
     with pytest.raises(UnsupportedSceneError, match=r"near plane .* beyond 1e-15 m, got 1"):
-        Scene.from_model(model)
+        Renderer(Scene.from_model(model), 8, 8, 1, "ray")
 
 
 def test_a_hidden_element_does_not_matter() -> None:

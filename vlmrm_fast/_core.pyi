@@ -27,7 +27,9 @@ class Renderer:
         table: np.ndarray | None = None,
         planar: bool = False,
         supersample: int = 1,
+        cache: bool = True,
     ) -> None: ...
+    def cache_counts(self) -> tuple[int, int]: ...
     def render(
         self,
         out: np.ndarray,
@@ -59,3 +61,45 @@ class Stepper:
     ) -> None: ...
     @property
     def num_workers(self) -> int: ...
+
+class MujocoApi:
+    def __init__(self, path: str, layout: dict[str, int]) -> None: ...
+
+class Sources:
+    def __init__(
+        self,
+        count: int,
+        data: list[int],
+        fields: list[np.ndarray],
+        scratch: list[int],
+        places: list[list[int]],
+    ) -> None: ...
+
+class GlDriver:
+    vendor: str
+    renderer: str
+    version: str
+    software: bool
+
+def gl_devices() -> list[tuple[int, int, str]]: ...
+def choose_gl_devices(
+    known: list[tuple[int, int]], device: int, mujoco_device: str, cuda_devices: str
+) -> list[int]: ...
+
+class GlRenderer:
+    driver: GlDriver
+    def __init__(
+        self,
+        api: MujocoApi,
+        model: int,
+        option: bytes,
+        camera: bytes,
+        flags: list[tuple[int, bool]],
+        sink: tuple[int, int, np.ndarray | None, bool, int],
+        num_threads: int,
+        devices: list[int],
+    ) -> None: ...
+    def render(self, sources: Sources, out: np.ndarray) -> None: ...
+    def render_depth(self, sources: Sources, out: np.ndarray, orthographic: np.ndarray) -> None: ...
+    def render_segmentation(self, sources: Sources, out: np.ndarray) -> None: ...
+    def take_warnings(self) -> list[str]: ...
