@@ -11,6 +11,7 @@
 #include "ray/intersect.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -42,6 +43,7 @@ class Resolve {
     find_pairs();
     sample_pairs();
     make_fragments();
+    if (f_.recorder) record_fragments();
     shade_fragments();
     write_pixels();
     f_.num_slots = 0;
@@ -238,6 +240,16 @@ class Resolve {
                             4 * s + i);
       }
       add_samples(s, sample, mirrored, false);
+    }
+  }
+
+  // Notes where the background's surfaces lie, for shadows that fall on them later.
+  void record_fragments() {
+    for (int i = 0; i < f_.num_fragments; ++i) {
+      const int view = f_.fragment_id[i] >> 3, s = f_.fragment_slot[i];
+      if (view < 0 || f_.view[view].mirrored) continue;
+      record_point(scene_, f_, f_.slot_y[s], f_.slot_x[s], f_.fragment_x[i], f_.fragment_y[i],
+                   f_.fragment_depth[i], f_.recorder);
     }
   }
 

@@ -289,11 +289,12 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   vf limit;
   v3 dir;
   bool snapped = false;
+  const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
     if (c.view == self && f.view[self].type != kMesh) continue;
-    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
-              (v < splat(c.v1));
+    vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
+              (bv < splat(c.v1));
     if (!any(near)) continue;
     if (!snapped) {
       // The map holds what the light sees through the middle of the texel that p falls into.
