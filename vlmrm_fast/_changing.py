@@ -69,9 +69,7 @@ def tables(model: mujoco.MjModel) -> dict[str, Any]:
     """
     skins = []
     for skin in range(model.nskin):
-        faces = slice(
-            model.skin_faceadr[skin], model.skin_faceadr[skin] + model.skin_facenum[skin]
-        )
+        faces = slice(model.skin_faceadr[skin], model.skin_faceadr[skin] + model.skin_facenum[skin])
         start = model.skin_texcoordadr[skin]
         texcoords = (
             model.skin_texcoord[start : start + model.skin_vertnum[skin]]
