@@ -71,6 +71,9 @@ struct Frame {
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
   std::vector<int32_t> num_casters;
+  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all together.
+  int32_t caster_pitch;
+  std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
   bool general;       // parallel rays or hollow geoms: eye rays need hit_general

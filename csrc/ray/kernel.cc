@@ -167,6 +167,9 @@ VLMRM_INLINE int meshes_of(const Frame& f, const int32_t* ids, int count) {
   return mask;
 }
 
+// From this many pixels on, shading a packet is faster than queueing its pixels one by one.
+constexpr int kFew = kLanes / 8 + 1;
+
 class Painter {
  public:
   Painter(const Scene& scene, Frame* frame, uint8_t* rgb)
@@ -185,31 +188,43 @@ class Painter {
   }
 
  private:
-  // Packets that show one surface are shaded at once; pixels of the others become slots.
+  // A surface that several pixels of a packet show away from edges is shaded for the whole packet
+  // at once; the other pixels become slots.
   void paint_packet(int row, int col) {
     const int at = row * f_.pitch + col;
     const int count = std::min(kLanes, f_.width - col);
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
+    vi mirrored = splat(int32_t{-1});
     int edges = edges_of(f_.id.data(), f_, row, col);
-    int same = bits(ids == splat(first(ids)));
-    int32_t reflected = -1;
     if (f_.mirror) {
-      const vi m = load(f_.mirror_id.data() + at);
+      mirrored = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
-      same &= bits(m == splat(first(m)));
-      reflected = first(m);
     }
     if (!f_.prim.empty()) {
       edges |= breaks(f_.id, f_.depth, row, col, count);
       if (f_.mirror) edges |= breaks(f_.mirror_id, f_.mirror_depth, row, col, count);
     }
-    edges &= valid;
-    const bool uniform = (same & valid) == valid;
-    if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
-    const int todo = uniform ? edges : valid;
-    for (int i = 0; todo >> i != 0; ++i) {
-      if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
+    int slots = edges & valid;
+    vi rgb = {};
+    for (int rest = valid & ~edges; rest;) {
+      const int i = __builtin_ctz(rest);
+      const int32_t id = f_.id[at + i], reflected = f_.mirror ? f_.mirror_id[at + i] : -1;
+      const vm in = (ids == splat(id)) & (mirrored == splat(reflected));
+      const int group = rest & bits(in);
+      rest &= ~group;
+      if (__builtin_popcount(group) < kFew) {
+        slots |= group;
+      } else {
+        rgb = select(in, shade_surface(row, col, i, id, reflected, in), rgb);
+      }
+    }
+    if (slots != valid) {
+      store_rgb(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count);
+    }
+    for (; slots; slots &= slots - 1) {
+      const int i = __builtin_ctz(slots);
+      resolve_.add_slot(row, col + i, !(edges >> i & 1));
     }
   }
 
@@ -220,31 +235,37 @@ class Painter {
     return meshes ? meshes & creases_of(depths.data(), f_, row, col) : 0;
   }
 
-  void paint_uniform(int row, int col, int count, int32_t id, int32_t reflected) {
+  // The lanes `in` of a table; the others shade too, so they are given what lane `one` holds.
+  template <class T>
+  static auto only(vm in, const T* p, int one) {
+    return select(in, load(p), splat(p[one]));
+  }
+
+  // The lanes `in`, of which `one` is one, as 0xBBGGRR.
+  vi shade_surface(int row, int col, int one, int32_t id, int32_t reflected, vm in) {
     const int at = row * f_.pitch + col;
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.active = all_lanes();
+    q.active = in;
     Color c;
     if (id < 0) {
       c = shade_sky(scene_, f_, q.x, q.y);
     } else {
-      q.t = load(f_.depth.data() + at);
+      q.t = only(in, f_.depth.data() + at, one);
       q.face = splat(int32_t{id & 7});
-      if (f_.view[id >> 3].type == kMesh) q.prim = load(f_.prim.data() + at);
+      if (f_.view[id >> 3].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
       c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
-        q.t = load(f_.mirror_depth.data() + at);
+        q.t = only(in, f_.mirror_depth.data() + at, one);
         q.face = splat(int32_t{reflected & 7});
-        if (f_.view[reflected >> 3].type == kMesh) q.prim = load(f_.mirror_prim.data() + at);
+        if (f_.view[reflected >> 3].type == kMesh) q.prim = only(in, f_.mirror_prim.data() + at, one);
         Color r = shade_any(scene_, f_, reflected >> 3, q);
         c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
       }
     }
-    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    store_rgb(out, c.r | c.g << 8 | c.b << 16, count);
+    return c.r | c.g << 8 | c.b << 16;
   }
 
   const Scene& scene_;
@@ -262,6 +283,7 @@ void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
     return;
   }
   if (frame->background && !fits(*frame, *frame->background)) frame->background = nullptr;
+  pack_casters(frame);
   rasterize(scene, frame);
   if (frame->background) {
     mark_dirty(scene, frame, *frame->background);

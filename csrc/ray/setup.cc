@@ -476,8 +476,11 @@ void Frame::fit(const Scene& scene) {
     mirror_light.resize(num_lights);
     num_casters.resize(num_lights);
     casters.resize(num_lights);
+    caster_bounds.resize(num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
+  caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  for (auto& rows : caster_bounds) rows.resize(4 * (caster_pitch + 1));
 }
 
 void set_up(const Scene& scene, const World& w, Frame* f) {
