@@ -7,9 +7,9 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/resolve.h"
-#include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/still.h"
+#include "ray/transparent_mesh.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -21,14 +21,11 @@ struct Layer {
   v3 color;
 };
 
-// Fills the layer with what lies beyond the given depths of the samples and the centre, and moves
-// them there: a mesh shows all its front faces, one behind the other.
 struct CoverPacket {
   const Scene& scene;
   Frame* f;
   const ViewGeom& g;
   int row, col;
-  vf* beyond;
   Layer* out;
 
   template <int kType>
@@ -39,48 +36,34 @@ struct CoverPacket {
     q.y = splat(f->top - row * f->step_y);
     q.active = all_lanes();
     Hit h;
-    vm known = visible<kType>(q.x, q.y, &beyond[4], &h);
-    q.t = h.t, q.face = h.face, q.prim = h.prim;
+    vm known = visible<kType>(q.x, q.y, &h);
+    q.t = h.t, q.face = h.face;
     out->covered = vm{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      const vm mask = visible<kType>(x, y, &beyond[s], &h);
+      const vm mask = visible<kType>(x, y, &h);
       out->sample[s] = mask;
       out->covered |= mask;
       vm use = mask & ~known;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
-      q.prim = select(use, h.prim, q.prim);
       known |= mask;
     }
   }
 
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
-  VLMRM_INLINE vm visible(vf x, vf y, vf* beyond, Hit* h) {
+  VLMRM_INLINE vm visible(vf x, vf y, Hit* h) {
     const int at = row * f->pitch + col;
-    const vf limit = load(f->depth.data() + at), near = max(splat(scene.znear), *beyond);
-    const Range range = g.mirrored ? Range{max(near, limit), load(f->mirror_depth.data() + at)}
-                                   : Range{near, limit};
+    const Range range = range_of(scene, *f, g, at);
     *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
                     : hit_eye<kType>(g, x, y, range);
     vm mask = h->mask & (h->t > range.from) & (h->t < range.to);
     if (g.mirrored) mask &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
-    *beyond = select(mask, h->t, splat(scene.zfar));
     return mask;
   }
 };
-
-VLMRM_INLINE v3 to_float(const Color& c) { return {to_float(c.r), to_float(c.g), to_float(c.b)}; }
-
-// Blends as OpenGL does in 8 bits: rounded after each layer.
-VLMRM_INLINE v3 lay_over(v3 under, v3 over, float alpha, bool additive) {
-  const vf half = splat(0.5f), most = splat(255.0f);
-  const v3 c = under + (additive ? over : over - under) * splat(alpha);
-  return {min(floor(c.x + half), most), min(floor(c.y + half), most),
-          min(floor(c.z + half), most)};
-}
 
 VLMRM_INLINE v3 load_pixels(const uint8_t* rgb, int count) {
   float c[3][kLanes] = {};
@@ -156,29 +139,34 @@ class Glass {
     if (pixels.begun) finish(pixels);
   }
 
-  // Lays all layers of one geom over a packet; returns how many there were, the first in `first`.
-  int lay_geom(int view, Layer* first, Pixels* pixels) {
+  // Lays one geom over a packet; returns how often `layer` describes it: a mesh is more than one.
+  int lay_geom(int view, Layer* layer, Pixels* pixels) {
     const ViewGeom& g = f_.view[view];
     const int row = pixels->row, col = pixels->col;
     if (!g.drawn || row < g.y0 || row >= g.y1 || col + kLanes <= g.x0 || col >= g.x1) return 0;
-    vf beyond[5] = {};
-    Layer next, *layer = first;
-    for (int count = 0;; ++count) {
-      with_type(g.type, CoverPacket{scene_, &f_, g, row, col, beyond, layer});
-      if (!any(layer->covered)) return count;
-      layer->color = to_float(shade_any(scene_, f_, view, layer->q));
-      lay(*layer, g.alpha, pixels);
-      if (g.type != kMesh) return 1;
-      layer = &next;
+    if (g.type == kMesh) {
+      MeshGlass mesh(scene_, &f_, view, row, col);
+      if (!mesh.start()) return 0;
+      begin(pixels);
+      mesh.blend(pixels->sample);
+      return 2;
     }
+    with_type(g.type, CoverPacket{scene_, &f_, g, row, col, layer});
+    if (!any(layer->covered)) return 0;
+    layer->color = to_float(shade_any(scene_, f_, view, layer->q));
+    lay(*layer, g.alpha, pixels);
+    return 1;
+  }
+
+  void begin(Pixels* pixels) {
+    if (pixels->begun) return;
+    pixels->before = under(pixels->row, pixels->col);
+    std::fill(pixels->sample, pixels->sample + 4, pixels->before);
+    pixels->begun = true;
   }
 
   void lay(const Layer& layer, float alpha, Pixels* pixels) {
-    if (!pixels->begun) {
-      pixels->before = under(pixels->row, pixels->col);
-      std::fill(pixels->sample, pixels->sample + 4, pixels->before);
-      pixels->begun = true;
-    }
+    begin(pixels);
     for (int s = 0; s < 4; ++s) {
       v3& c = pixels->sample[s];
       c = select(layer.sample[s], lay_over(c, layer.color, alpha, scene_.additive != 0), c);
