@@ -108,8 +108,8 @@ def _abstract_scene(
     near = model.vis.map.znear * model.stat.extent
     if not near > _MIN_ZNEAR:  # MuJoCo ends the process
         raise UnsupportedSceneError(
-            f"`model` must have a near plane (vis.map.znear * stat.extent) beyond {_MIN_ZNEAR:g} m, "
-            f"got {near:g}. Use the default znear, 0.01."
+            "`model` must have a near plane (vis.map.znear * stat.extent) beyond "
+            f"{_MIN_ZNEAR:g} m, got {near:g}. Use the default znear, 0.01."
         )
     data = mujoco.MjData(model)
     mujoco.mj_fwdPosition(model, data)
