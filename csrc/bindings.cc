@@ -14,7 +14,9 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "bind_stepper.h"
+#include "gl/bindings.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
@@ -54,16 +56,31 @@ Texture read_texture(const py::tuple& item) {
   return texture;
 }
 
+// Corners and normals (T, 3, 3), texture coordinates (T, 3, 2) or None.
+Mesh read_mesh(const py::tuple& item) {
+  auto corners = item[0].cast<Array<float>>();
+  auto normals = item[1].cast<Array<float>>();
+  const py::ssize_t n = corners.shape(0);
+  require(corners.size() == 9 * n && normals.size() == 9 * n && n < (1 << 27),
+          "meshes must be (T, 3, 3) corners and normals");
+  if (item[2].is_none()) {
+    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n));
+  }
+  auto texcoords = item[2].cast<Array<float>>();
+  require(texcoords.size() == 6 * n, "meshes must have (T, 3, 2) texture coordinates");
+  return build_mesh(corners.data(), normals.data(), texcoords.data(), static_cast<int32_t>(n));
+}
+
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
-  require(ints.ndim() == 2 && ints.shape(1) == 6 && floats.ndim() == 2 && floats.shape(1) == 13 &&
+  require(ints.ndim() == 2 && ints.shape(1) == 7 && floats.ndim() == 2 && floats.shape(1) == 13 &&
               ints.shape(0) == floats.shape(0),
-          "geoms must be (G, 6) int32 and (G, 13) float32");
+          "geoms must be (G, 7) int32 and (G, 13) float32");
   for (py::ssize_t i = 0; i < ints.shape(0); ++i) {
     const int32_t* a = ints.data(i);
     const float* b = floats.data(i);
     Geom g;
     g.type = a[0], g.from_site = a[1], g.index = a[2], g.texture = a[3];
-    g.uniform = a[4], g.casts = a[5];
+    g.uniform = a[4], g.casts = a[5], g.mesh = a[6];
     std::copy(b, b + 3, g.size);
     std::copy(b + 3, b + 7, g.rgba);
     g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
@@ -73,6 +90,8 @@ void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* s
     const int32_t limit = g.from_site ? scene->num_model_sites : scene->num_model_geoms;
     require(g.index >= 0 && g.index < limit, "geom index out of range");
     require(g.texture < static_cast<int32_t>(scene->assets->textures.size()), "texture out of range");
+    require(g.type != kMesh || (g.mesh >= 0 && g.mesh < static_cast<int32_t>(scene->assets->meshes.size())),
+            "mesh out of range");
     scene->geoms.push_back(g);
   }
 }
@@ -99,6 +118,7 @@ void read_lights(const Array<int32_t>& ints, const Array<float>& floats, Scene* 
 std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<float>& geom_floats,
                                   const Array<int32_t>& light_ints,
                                   const Array<float>& light_floats, const py::list& textures,
+                                  const py::list& meshes,
                                   const py::dict& options) {
   auto scene = std::make_shared<Scene>();
   auto number = [&](const char* key) { return options[key].cast<float>(); };
@@ -108,7 +128,9 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->num_model_lights = integer("nlight");
   auto assets = std::make_shared<Assets>();
   for (auto item : textures) assets->textures.push_back(read_texture(item.cast<py::tuple>()));
+  for (auto item : meshes) assets->meshes.push_back(read_mesh(item.cast<py::tuple>()));
   scene->textures = assets->textures.data();
+  scene->meshes = assets->meshes.data();
   scene->assets = std::move(assets);
   read_geoms(geom_ints, geom_floats, scene.get());
   read_lights(light_ints, light_floats, scene.get());
@@ -181,7 +203,8 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// `table` holds the bits of the numbers that bytes become, (3, 256) uint16 or uint32, or is None.
+}  // namespace
+
 Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
   require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
   Sink sink;
@@ -198,6 +221,8 @@ Sink make_sink(int height, int width, const py::object& table, bool planar, int 
   }
   return sink;
 }
+
+namespace {
 
 class Renderer {
  public:
@@ -299,6 +324,7 @@ class Renderer {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
+  vlmrm::gl::bind(m);
   m.def("simd_level", [] { return vlmrm::choose_kernel().name; },
         "Instruction set that new renderers use. Raises ValueError if VLMRM_FAST_SIMD names none.");
   m.def("simd_levels", [] {
@@ -309,6 +335,7 @@ PYBIND11_MODULE(_core, m) {
   py::class_<vlmrm::Scene, std::shared_ptr<vlmrm::Scene>>(m, "Scene")
       .def(py::init(&vlmrm::make_scene), py::arg("geom_ints"), py::arg("geom_floats"),
            py::arg("light_ints"), py::arg("light_floats"), py::arg("textures"),
+           py::arg("meshes"),
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
       .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int>(),

@@ -243,7 +243,7 @@ assert Renderer(scene, 32, 32, 1).render(data).any()
 
 def test_an_unknown_backend_is_refused(scene: Scene) -> None:
     with pytest.raises(
-        UnknownNameError, match=r"backend must be one of auto, ray, got 'rai'\. Did"
+        UnknownNameError, match=r"backend must be one of auto, gl, ray, got 'rai'\. Did"
     ):
         Renderer(scene, backend="rai")
 

@@ -116,12 +116,12 @@ def test_a_tracking_camera_follows_its_body(model: mujoco.MjModel) -> None:
 
 
 def test_every_element_that_is_not_drawn_is_named() -> None:
-    mesh = '<asset><mesh name="tet" vertex="0 0 0 1 0 0 0 1 0 0 0 1"/></asset>'
-    xml = BOX.format('<geom name="rock" type="mesh" mesh="tet"/>').replace(
-        "<worldbody>", mesh + "<worldbody>"
+    rope = '<tendon><spatial name="rope"><site site="a"/><site site="b"/></spatial></tendon>'
+    xml = BOX.format('<site name="a"/><site name="b" pos="0 0 1"/>').replace(
+        "<worldbody>", rope + "<worldbody>"
     )
-    with pytest.raises(UnsupportedSceneError, match="mesh 'rock'"):
-        Scene.from_model(mujoco.MjModel.from_xml_string(xml))
+    with pytest.raises(UnsupportedSceneError, match=r"'rope' .tendon"):
+        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_near_plane_at_the_eye_is_named() -> None:
     model = mujoco.MjModel.from_xml_string(BOX.format(""))
     model.vis.map.znear = 1e-18
     with pytest.raises(UnsupportedSceneError, match=r"near plane .* beyond 1e-15 m, got 1"):
-        Scene.from_model(model)
+        Renderer(Scene.from_model(model), 8, 8, 1, "ray")
 
 
 def test_a_hidden_element_does_not_matter() -> None:

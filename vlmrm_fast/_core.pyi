@@ -13,6 +13,7 @@ class Scene:
         light_ints: np.ndarray,
         light_floats: np.ndarray,
         textures: list[tuple[bool, np.ndarray, np.ndarray]],
+        meshes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
         options: dict[str, float],
     ) -> None: ...
 
@@ -58,3 +59,45 @@ class Stepper:
     ) -> None: ...
     @property
     def num_workers(self) -> int: ...
+
+class MujocoApi:
+    def __init__(self, path: str, layout: dict[str, int]) -> None: ...
+
+class Sources:
+    def __init__(
+        self,
+        count: int,
+        data: list[int],
+        fields: list[np.ndarray],
+        scratch: list[int],
+        places: list[list[int]],
+    ) -> None: ...
+
+class GlDriver:
+    vendor: str
+    renderer: str
+    version: str
+    software: bool
+
+def gl_devices() -> list[tuple[int, int, str]]: ...
+def choose_gl_devices(
+    known: list[tuple[int, int]], device: int, mujoco_device: str, cuda_devices: str
+) -> list[int]: ...
+
+class GlRenderer:
+    driver: GlDriver
+    def __init__(
+        self,
+        api: MujocoApi,
+        model: int,
+        option: bytes,
+        camera: bytes,
+        flags: list[tuple[int, bool]],
+        sink: tuple[int, int, np.ndarray | None, bool, int],
+        num_threads: int,
+        devices: list[int],
+    ) -> None: ...
+    def render(self, sources: Sources, out: np.ndarray) -> None: ...
+    def render_depth(self, sources: Sources, out: np.ndarray, orthographic: np.ndarray) -> None: ...
+    def render_segmentation(self, sources: Sources, out: np.ndarray) -> None: ...
+    def take_warnings(self) -> list[str]: ...

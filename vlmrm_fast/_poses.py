@@ -95,42 +95,62 @@ class Poses:
         return len(self.geom_xpos)
 
 
+POSE_FIELDS = tuple(f.name for f in fields(Poses))
+
+
 class BatchPoses:
     """The poses of a batch, with copies in place of what its next call will fill."""
 
-    def __init__(self, batch: mujoco.batch.Batch) -> None:
+    def __init__(self, batch: mujoco.batch.Batch, extra: Sequence[str] = ()) -> None:
+        """Bind the fields.
+
+        Args:
+            batch: the batch.
+            extra: further `MjData` fields, each of at least one number.
+        """
         self.batch = batch
-        self._live = Poses.from_batch(batch)
-        self._waiting = [f.name for f in fields(Poses)]
+        self._live = dict(vars(Poses.from_batch(batch)))
+        self._live |= {name: batch.bind(name) for name in extra}
+        self._waiting = list(self._live)
 
     def current(self) -> Poses:
-        """Return the batch's arrays as they stand; rows never filled come from its state."""
+        """Return the batch's poses as they stand; rows never filled come from its state."""
+        arrays = self.arrays()
+        return Poses(**{name: arrays[name] for name in POSE_FIELDS})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return all fields by name, the further ones too."""
         if not self._waiting:
             return self._live
-        empty = {name: ~getattr(self._live, name).any((1, 2)) for name in self._waiting}
+        empty = {name: ~_filled(self._live[name]) for name in self._waiting}
         worlds = np.flatnonzero(np.any(list(empty.values()), axis=0))
         if worlds.size == 0:
             self._waiting = []
             return self._live
         # Computed aside, for a call of the batch would overwrite arrays that others watch.
-        copies = Poses.from_data([self._copy(int(i)) for i in worlds])
-        arrays = dict(vars(self._live))
+        copies = [self._copy(int(i)) for i in worlds]
+        arrays, waiting = dict(self._live), []
         for name in self._waiting:
-            fresh = getattr(copies, name)
+            fresh = np.array([getattr(data, name) for data in copies])
             unfilled = empty[name][worlds]
             arrays[name] = arrays[name].copy()
             arrays[name][worlds[unfilled]] = fresh[unfilled]
-        # What is zero in truth too has nothing to wait for.
-        self._waiting = [
-            name
-            for name in self._waiting
-            if (empty[name][worlds] & getattr(copies, name).any((1, 2))).any()
-        ]
-        return Poses(**arrays)
+            # What is zero in truth too has nothing to wait for.
+            if (unfilled & _filled(fresh)).any():
+                waiting.append(name)
+        self._waiting = waiting
+        return arrays
 
     def _copy(self, sim: int) -> mujoco.MjData:
         model, data = self.batch.get_model(sim), self.batch.get_data(sim)
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         mujoco.mj_camlight(model, data)
+        mujoco.mj_flex(model, data)
+        mujoco.mj_tendon(model, data)
         return data
+
+
+def _filled(rows: np.ndarray) -> np.ndarray:
+    """Say which rows hold anything but zeros, (N,) bool."""
+    return np.asarray(rows.reshape(len(rows), -1).any(axis=1))

@@ -9,7 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from vlmrm_fast import _core, _textures
+from vlmrm_fast import _core, _meshes, _textures
 from vlmrm_fast.errors import UnsupportedSceneError
 
 _TYPES = {
@@ -21,8 +21,13 @@ _TYPES = {
         mujoco.mjtGeom.mjGEOM_ELLIPSOID,
         mujoco.mjtGeom.mjGEOM_CYLINDER,
         mujoco.mjtGeom.mjGEOM_BOX,
+        mujoco.mjtGeom.mjGEOM_MESH,
+        mujoco.mjtGeom.mjGEOM_SDF,
+        mujoco.mjtGeom.mjGEOM_HFIELD,
     )
 }
+_MESH, _SDF = int(mujoco.mjtGeom.mjGEOM_MESH), int(mujoco.mjtGeom.mjGEOM_SDF)
+_HFIELD = int(mujoco.mjtGeom.mjGEOM_HFIELD)
 _PLANE, _BOX = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_BOX)
 _SPHERE, _ELLIPSOID = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID)
 _SITE, _GEOM = int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)
@@ -41,6 +46,8 @@ class _Tables:
     light_floats: list[list[float]] = field(default_factory=list)
     textures: list[tuple[bool, np.ndarray, np.ndarray]] = field(default_factory=list)
     texture_ids: dict[int, int] = field(default_factory=dict)
+    meshes: list[_meshes.Triangles] = field(default_factory=list)
+    mesh_ids: dict[tuple[bool, int], int] = field(default_factory=dict)
 
 
 def build(
@@ -92,11 +99,12 @@ def build(
         **_frustum(scene.camera[0]),
     }
     return _core.Scene(
-        np.array(tables.geom_ints, np.int32).reshape(-1, 6),
+        np.array(tables.geom_ints, np.int32).reshape(-1, 7),
         np.array(tables.geom_floats, np.float32).reshape(-1, 13),
         np.array(tables.light_ints, np.int32).reshape(-1, 3),
         np.array(tables.light_floats, np.float32).reshape(-1, 15),
         tables.textures,
+        tables.meshes,
         options,
     )
 
@@ -179,16 +187,18 @@ def _name(model: mujoco.MjModel, geom: Any) -> str:
 
 def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
     decor = geom.category == mujoco.mjtCatBit.mjCAT_DECOR
+    mesh = _add_mesh(model, geom, tables)
     textured = geom.matid >= 0 and geom.texid >= 0
     texture = _add_texture(model, geom.texid, tables) if textured else -1
     tables.geom_ints.append([
-        geom.type,
+        geom.type if mesh < 0 else _MESH,
         int(geom.objtype == _SITE),
         geom.objid,
         texture,
         geom.texuniform,
         # Geoms without the field, before MuJoCo 4, all cast.
         int(getattr(geom, "castshadow", True) and not decor),
+        mesh,
     ])
     tables.geom_floats.append([
         *_drawn_size(model, geom),
@@ -201,10 +211,26 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
     ])
 
 
+def _add_mesh(model: mujoco.MjModel, geom: Any, tables: _Tables) -> int:
+    """Append the triangles of a mesh or height field once; return their row, -1 for other geoms."""
+    if geom.type not in {_MESH, _SDF, _HFIELD}:
+        return -1
+    key = (geom.type == _HFIELD, int(geom.dataid))
+    if key not in tables.mesh_ids:
+        if geom.type == _HFIELD:
+            triangles = _meshes.hfield_triangles(model, geom.dataid)
+        else:
+            # mjv_updateScene numbers meshes by two, for the convex hulls between them.
+            triangles = _meshes.mesh_triangles(model, geom.dataid // 2)
+        tables.meshes.append(triangles)
+        tables.mesh_ids[key] = len(tables.meshes) - 1
+    return tables.mesh_ids[key]
+
+
 def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
     """Return the size of the round shape that covers the area of MuJoCo's polygonal one."""
     size = np.array(geom.size, np.float64)
-    if geom.type in {_PLANE, _BOX}:
+    if geom.type in {_PLANE, _BOX, _MESH, _SDF, _HFIELD}:
         return size
     around = 2 * np.pi / model.vis.quality.numslices
     along = np.pi / model.vis.quality.numstacks

@@ -36,11 +36,12 @@ _LOW_DISK_GIB = 5
 
 _GL_PROBE = """
 import mujoco
-context = mujoco.GLContext(64, 64)
-context.make_current()
-import ctypes, ctypes.util, os
-from OpenGL import GL
-print(GL.glGetString(GL.GL_VENDOR).decode(), "|", GL.glGetString(GL.GL_RENDERER).decode())
+from vlmrm_fast._gl import GlDrawer
+from vlmrm_fast._outputs import Output
+model = mujoco.MjModel.from_xml_string("<mujoco/>")
+drawer = GlDrawer(model, mujoco.MjvCamera(), Output.of((64, 64)))
+drawer.render(mujoco.MjData(model))
+print(drawer.driver.vendor, "|", drawer.driver.renderer, "|", drawer.driver.version)
 """
 _TRITON_PROBE = """
 import torch, triton, triton.language as tl
@@ -200,29 +201,25 @@ def _triton() -> Finding:
 
 
 def _opengl() -> Finding:
-    """Ask for OpenGL's vendor in a process of its own, since a broken driver may end it."""
-    answer = _run_probe(_GL_PROBE, {"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")})
-    note = "Only environments that draw themselves with OpenGL need it"
+    """Draw with OpenGL in a process of its own, since a broken driver may end it."""
+    answer = _run_probe(_GL_PROBE)
+    note = "Only the `gl` renderer, and environments that draw themselves, need it"
     if "|" not in answer:
         return Finding("opengl", "note", answer, f"{note}: apt install libegl1, or a GPU driver.")
-    software = any(word in answer.lower() for word in ("llvmpipe", "softpipe", "swrast"))
-    if software:
+    if any(word in answer.lower() for word in ("llvmpipe", "softpipe", "swrast")):
         return Finding("opengl", "note", f"{answer} (software)", f"{note}; it is slow here.")
     return Finding("opengl", "ok", answer)
 
 
-def _run_probe(code: str, variables: dict[str, str] | None = None) -> str:
+def _run_probe(code: str) -> str:
     """Run code in a new process; return its first line, or how it ended."""
-    environment = {**os.environ, **(variables or {})}
     with tempfile.TemporaryDirectory() as folder:
         # A file, since Triton reads the source of its kernels.
         script = Path(folder) / "probe.py"
         script.write_text(code)
         command = [sys.executable, str(script)]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=60, env=environment, check=False
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
             return "no answer within 60 s"
     if done.returncode < 0:

@@ -22,6 +22,10 @@ class UnsupportedSceneError(VLMRMError):
     """A model holds elements that the chosen renderer does not draw."""
 
 
+class RendererError(VLMRMError):
+    """A renderer cannot run on this system."""
+
+
 class ModelError(VLMRMError):
     """A vision-language model or a MuJoCo model cannot be loaded."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,14 +13,17 @@ import numpy as np
 
 from vlmrm_fast import _camera, _core, _look, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._gl import GlDrawer
 from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
-from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.errors import ArgumentError, RendererError, UnsupportedSceneError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
 
-BACKENDS = ("auto", "ray")
+BACKENDS = ("auto", "gl", "ray")
 _DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
+
+_log = logging.getLogger(__name__)
 
 
 class Scene:
@@ -28,6 +32,8 @@ class Scene:
     Attributes:
         model: the mjModel it was read from.
         camera: the camera as it was given.
+        unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
+            draw; None if it can.
         option: what is shown; a copy.
         flags: every render flag by name.
     """
@@ -51,7 +57,12 @@ class Scene:
         self.option = _look.resolve_option(option)
         self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
-        self._native = _scene.build(model, self._view.mjv, self.option, self.flags)
+        self.unsupported: str | None = None
+        self._native: _core.Scene | None = None
+        try:
+            self._native = _scene.build(model, self._view.mjv, self.option, self.flags)
+        except UnsupportedSceneError as error:
+            self.unsupported = str(error)
 
     @classmethod
     def from_model(
@@ -63,6 +74,9 @@ class Scene:
         flags: Mapping[str, bool] | None = None,
     ) -> Scene:
         """Read `model` once into plain arrays.
+
+        A model may show elements that the `ray` renderer does not draw: `unsupported` names them,
+        and a Renderer of backend "ray" refuses the scene.
 
         Args:
             model: the compiled model. Later changes to it are not seen.
@@ -78,8 +92,7 @@ class Scene:
             The scene.
 
         Raises:
-            UnsupportedSceneError: the model shows elements that are not drawn, each is named, or
-                a flag asks for what is not drawn.
+            UnsupportedSceneError: a flag asks for what is not drawn.
             UnknownNameError: no camera, body or flag has that name.
             ArgumentError: the camera's or its body's id is out of range, or an argument is of
                 another type.
@@ -97,8 +110,8 @@ class Renderer:
         scene: what is drawn.
         height: of the pictures [pixels].
         width: of the pictures [pixels].
-        num_threads: workers, the calling thread included.
-        backend: the renderer in use: "ray".
+        num_threads: workers; with "ray" the calling thread is one of them.
+        backend: the renderer in use: "ray" or "gl".
         output: the format of the pictures.
     """
 
@@ -115,8 +128,12 @@ class Renderer:
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         supersample: int = 1,
+        device: int | None = None,
     ) -> None:
         """Start the workers and allocate their buffers.
+
+        The `ray` renderer is this package's own. `gl` is MuJoCo's, through EGL: the same bits as
+        mujoco.Renderer on the same driver, of everything that MuJoCo draws, at its speed.
 
         Pictures leave as bytes, or as (byte / 255 - mean) / std a channel, computed in float32
         and rounded to `dtype` as torch does; both layouts go with every dtype.
@@ -125,19 +142,25 @@ class Renderer:
             scene: what is drawn.
             height: of the pictures, 1 to 16384 [pixels].
             width: of the pictures, 1 to 16384 [pixels].
-            num_threads: workers; 0 for one per CPU that this process may use.
-            backend: "ray", or "auto" to choose.
+            num_threads: workers; 0 for one per CPU that this process may use, and for "gl", whose
+                software drivers do not gain by more, one.
+            backend: "ray", "gl", or "auto" for "ray" unless the scene holds elements that it does
+                not draw.
             layout: "nhwc" for channels last, "nchw" for channels first.
             dtype: "uint8", "float32", "float16" or "bfloat16".
             mean: of the three channels, where `dtype` is not uint8; None for zeros.
             std: likewise, above 0; None for ones.
             supersample: draw this many times as high and wide, 1 to 8, and average down. Edges
                 get smoother; textures get sharper than MuJoCo's.
+            device: of "gl": a CUDA ordinal, or an index of EGL's devices without CUDA; None for
+                MUJOCO_EGL_DEVICE_ID, else the first that works.
 
         Raises:
             ArgumentError: a number is out of range, the threads are more than the system can
                 give, mean or std are given for uint8, or `scene` is not a Scene.
             unknown_name: UnknownNameError, no backend, layout or dtype has that name.
+            UnsupportedSceneError: "ray" does not draw the scene, or neither renderer can here.
+            RendererError: "gl" was asked for and OpenGL cannot be used here.
         """
         if not isinstance(scene, Scene):
             raise ArgumentError(
@@ -158,8 +181,6 @@ class Renderer:
         self.scene = scene
         self.height = int(height)
         self.width = int(width)
-        self.num_threads = int(num_threads) or len(os.sched_getaffinity(0))
-        self.backend = "ray"
         self.output = Output.of(
             (self.height, self.width),
             layout=layout,
@@ -169,9 +190,39 @@ class Renderer:
             supersample=supersample,
         )
         self._native: _core.Renderer | None = None
+        self._gl: GlDrawer | None = None
         self._process = -1
         self._batch: BatchPoses | None = None
-        self._start()
+        self.backend = self._choose(backend, int(num_threads), device)
+        if self.backend == "ray":
+            self.num_threads = int(num_threads) or len(os.sched_getaffinity(0))
+            self._start()
+
+    def _choose(self, backend: str, num_threads: int, device: int | None) -> str:
+        """Return the backend to use; where that is "gl", start it."""
+        reason = self.scene.unsupported
+        if backend == "ray" and reason:
+            raise UnsupportedSceneError(reason)
+        if backend == "ray" or (backend == "auto" and not reason):
+            return "ray"
+        self.num_threads = num_threads or 1
+        try:
+            self._gl = GlDrawer(
+                self.scene.model,
+                self.scene._view.mjv,
+                self.output,
+                option=self.scene.option,
+                flags=self.scene.flags,
+                num_threads=self.num_threads,
+                device=device,
+            )
+        except RendererError as error:
+            if backend == "gl":
+                raise
+            raise UnsupportedSceneError(f"{reason} MuJoCo's OpenGL: {error}") from error
+        if backend == "auto":
+            _log.warning("Drawing with OpenGL (%s): %s", self._gl.driver.renderer, reason)
+        return "gl"
 
     def render(
         self,
@@ -196,6 +247,8 @@ class Renderer:
         Raises:
             ArgumentError: `source` or `out` has the wrong type or shape, or the renderer is closed.
         """
+        if self._gl is not None:
+            return self._gl.render(source, out)
         poses = self._poses(source)
         n = poses.num_worlds
         frames = self.output.array(out, n)
@@ -265,6 +318,8 @@ class Renderer:
         """Stop the workers. Further calls of `render` raise."""
         self._native = None
         self._process = os.getpid()
+        if self._gl is not None:
+            self._gl.close()
 
     def __enter__(self) -> Renderer:
         """Return self."""
@@ -276,6 +331,7 @@ class Renderer:
 
     def _start(self) -> None:
         # Threads do not survive a fork, so a child process starts its own.
+        assert self.scene._native is not None
         try:
             self._native = _core.Renderer(
                 self.scene._native,

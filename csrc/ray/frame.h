@@ -25,6 +25,7 @@ struct ViewGeom {
   float eye[3];      // the eye in local coordinates
   float size[3];
   float radius;      // bounding sphere
+  const Mesh* mesh;  // of a geom made of triangles
   int32_t x0, x1, y0, y1;  // pixels [x0, x1) x [y0, y1)
   float depth;       // sorting key
 };
@@ -61,6 +62,7 @@ struct Frame {
   float left, top;     // centre of pixel (0, 0) at unit depth
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id;
+  std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;
@@ -84,12 +86,13 @@ struct Frame {
   std::vector<int32_t> slot_pixel, slot_x, slot_y, slot_smooth;
   std::vector<float> sample_depth, mirror_sample_depth;
   std::vector<int32_t> sample_id, mirror_sample_id;
+  std::vector<int32_t> sample_prim, mirror_sample_prim;
   std::vector<uint16_t> accumulator;
   int num_pairs = 0;
   std::vector<int32_t> pair_view, pair_slot, pair_sorted;
   int num_fragments = 0;
   std::vector<float> fragment_x, fragment_y, fragment_depth;
-  std::vector<int32_t> fragment_id, fragment_slot, fragment_weight, fragment_sorted;
+  std::vector<int32_t> fragment_id, fragment_prim, fragment_slot, fragment_weight, fragment_sorted;
   std::vector<int32_t> bucket;
 };
 

@@ -7,6 +7,7 @@
 
 #include "ray/frame.h"
 #include "ray/simd.h"
+#include "ray/trace.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -15,6 +16,12 @@ struct Hit {
   vf t;
   vi face;  // 0..5 where the surface has edges
   vm mask;
+  vi prim;  // triangle of a mesh; not set by primitives
+};
+
+// The part of an eye ray that counts. Primitives ignore it: their callers compare.
+struct Range {
+  vf from, to;
 };
 
 template <bool kExit>
@@ -29,7 +36,7 @@ VLMRM_INLINE Hit hit_ellipsoid(v3 o, v3 d, const float* size) {
   v3 os = {o.x * ix, o.y * iy, o.z * iz}, ds = {d.x * ix, d.y * iy, d.z * iz};
   vf a = dot(ds, ds), b = dot(os, ds), c = dot(os, os) - splat(1.0f);
   vf disc = b * b - a * c;
-  return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f)};
+  return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f), vi{}};
 }
 
 template <bool kExit>
@@ -47,7 +54,7 @@ VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
   vf ds = bs * bs - as * (o.x * o.x + o.y * o.y + oz * oz - r2);
   vm side = abs(z) <= h;
   vf tc = root<kExit>(bs, ds, as);
-  return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f)))};
+  return {select(side, t, tc), vi{}, (disc > splat(0.0f)) & (side | (ds > splat(0.0f))), vi{}};
 }
 
 template <bool kExit>
@@ -65,7 +72,7 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf enter = max(t0, zmin), leave = min(t1, zmax);
   vm cap = zmin > t0;
   vi face = select(cap, select(d.z < splat(0.0f), splat(int32_t{1}), splat(int32_t{2})), vi{});
-  return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave)};
+  return {kExit ? leave : enter, face, (disc > splat(0.0f)) & (enter < leave), vi{}};
 }
 
 template <bool kExit>
@@ -83,7 +90,7 @@ VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
   vi face = splat(int32_t{4}) + ((d.z < splat(0.0f)) & splat(int32_t{1}));
   face = select(ey >= enter, splat(int32_t{2}) + ((d.y < splat(0.0f)) & splat(int32_t{1})), face);
   face = select(ex >= enter, (d.x < splat(0.0f)) & splat(int32_t{1}), face);
-  return {kExit ? leave : enter, face, enter < leave};
+  return {kExit ? leave : enter, face, enter < leave, vi{}};
 }
 
 enum Side { kFront, kBack, kBoth };
@@ -100,7 +107,7 @@ VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, Side side, float reach
     x -= splat(eye[0]), y -= splat(eye[1]);
     mask &= x * x + y * y <= splat(reach * reach);
   }
-  return {t, vi{}, mask};
+  return {t, vi{}, mask, vi{}};
 }
 
 template <int kType, bool kExit>
@@ -128,8 +135,19 @@ VLMRM_INLINE Ray eye_ray(const ViewGeom& g, vf x, vf y) {
   return {splat3(g.eye), to_local(g, {x, y, splat(-1.0f)})};
 }
 
+// One copy for all callers: the walk is long.
+__attribute__((noinline)) static Hit hit_mesh(const ViewGeom& g, const Ray& r, Range range) {
+  const Mesh& mesh = *g.mesh;
+  const MeshHit h = g.hollow ? nearest_triangle<true>(mesh, r.o, r.d, range.from, range.to)
+                             : nearest_triangle<false>(mesh, r.o, r.d, range.from, range.to);
+  vi face = vi{};
+  if (any(h.mask)) face = gather(mesh.face.data(), h.prim);
+  return {h.t, face, h.mask, h.prim};
+}
+
 template <int kType>
-VLMRM_INLINE Hit hit_ray(const ViewGeom& g, const Ray& r) {
+VLMRM_INLINE Hit hit_ray(const ViewGeom& g, const Ray& r, Range range) {
+  if (kType == kMesh) return hit_mesh(g, r, range);
   if (kType == kPlane) {
     const Side side = g.hollow ? kBoth : g.behind ? kBack : kFront;
     return hit_plane(r.o, r.d, g.size, side, g.reach, g.eye);
@@ -155,10 +173,11 @@ VLMRM_INLINE vi face_at(v3 p, const float* size) {
 
 // The same with what few scenes need: parallel rays, and back faces where the front is cut away.
 template <int kType>
-VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, vf x, vf y) {
+VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, vf x, vf y,
+                             Range range) {
   const Ray r = orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y);
-  Hit h = hit_ray<kType>(g, r);
-  if (kType == kPlane || !g.hollow) return h;
+  Hit h = hit_ray<kType>(g, r, range);
+  if (kType == kPlane || kType == kMesh || !g.hollow) return h;
   const Hit out = hit_local<kType, true>(r.o, r.d, g.size);
   const vm use = out.mask & ~(h.mask & (h.t > splat(znear)));
   h.t = select(use, out.t, h.t);
@@ -169,8 +188,8 @@ VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, 
 
 // The eye ray through (x, y, -1).
 template <int kType>
-VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
-  return hit_ray<kType>(g, eye_ray<false>(g, x, y));
+VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y, Range range) {
+  return hit_ray<kType>(g, eye_ray<false>(g, x, y), range);
 }
 
 // Calls f(std::integral_constant) for the primitive's type: one switch for a whole loop.
@@ -181,6 +200,7 @@ VLMRM_INLINE void with_type(int type, F&& f) {
     case kCapsule: f.template run<kCapsule>(); break;
     case kCylinder: f.template run<kCylinder>(); break;
     case kBox: f.template run<kBox>(); break;
+    case kMesh: f.template run<kMesh>(); break;
     default: f.template run<kEllipsoid>(); break;
   }
 }

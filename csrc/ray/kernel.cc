@@ -5,7 +5,7 @@
 #include "ray/draw.h"
 #include "ray/intersect.h"
 #include "ray/resolve.h"
-#include "ray/shade.h"
+#include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/transparent.h"
 
@@ -38,14 +38,23 @@ struct Rasterize {
           if (!any(allowed)) continue;
         }
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
-        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y)
-                         : hit_eye<kType>(g, x, y);
         const vf old = load(depth + at);
+        Range range = {splat(znear), old};
+        if (kType == kMesh && mirrored) {
+          range.from = max(range.from, load(f->depth.data() + at));
+          range.to = select(allowed, old, splat(-1.0f));
+        }
+        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y, range)
+                         : hit_eye<kType>(g, x, y, range);
         vm win = h.mask & (h.t <= old) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
         store(id + at, select(win, base + h.face, load(id + at)));
+        if (kType == kMesh) {
+          int32_t* prim = (mirrored ? f->mirror_prim.data() : f->prim.data()) + at;
+          store(prim, select(win, h.prim, load(prim)));
+        }
       }
     }
   }
@@ -89,6 +98,9 @@ void rasterize(const Scene& scene, Frame* f) {
   }
 }
 
+// In pixels: a step of depth that counts as an edge, and so the change of slope that counts as one.
+constexpr float kCrease = 0.5f;
+
 // Bit i is set where pixel col + i differs from one of its four neighbours inside the image.
 VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
   const int32_t* here = ids + row * f.pitch + col;
@@ -101,6 +113,32 @@ VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) 
   if (col == 0) left &= ~1;
   if (f.width - 1 - col < kLanes) right &= ~(1 << (f.width - 1 - col));
   return bits(vertical) | left | right;
+}
+
+// Bit i is set where a mesh shows at pixel col + i and the surface turns or breaks off: 1 / depth is
+// linear over a plane in the image, so its second difference is zero inside one.
+VLMRM_INLINE int creases_of(const float* depths, const Frame& f, int row, int col) {
+  const float* here = depths + row * f.pitch + col;
+  const vf one = splat(1.0f), c = splat(2.0f) / load(here);
+  const int up = row > 0 ? -f.pitch : 0, down = row + 1 < f.height ? f.pitch : 0;
+  vf bend = vf{};
+  if (up && down) bend = abs(one / load(here + up) + one / load(here + down) - c);
+  if (row + col > 0) {
+    const vf across = abs(one / load(here - 1) + one / load(here + 1) - c);
+    const vf at = lane_index() + splat(static_cast<float>(col));
+    const vm inside = (at > vf{}) & (at < splat(f.width - 1.0f));
+    bend = max(bend, select(inside, across, vf{}));
+  }
+  return bits(bend > c * splat(kCrease * f.step_y));
+}
+
+// Bit i is set where lane i is of a mesh.
+VLMRM_INLINE int meshes_of(const Frame& f, const int32_t* ids, int count) {
+  int mask = 0;
+  for (int i = 0; i < count; ++i) {
+    if (ids[i] >= 0 && f.view[ids[i] >> 3].type == kMesh) mask |= 1 << i;
+  }
+  return mask;
 }
 
 class Painter {
@@ -131,6 +169,10 @@ class Painter {
       same &= bits(m == splat(first(m)));
       reflected = first(m);
     }
+    if (!f_.prim.empty()) {
+      edges |= breaks(f_.id, f_.depth, row, col, count);
+      if (f_.mirror) edges |= breaks(f_.mirror_id, f_.mirror_depth, row, col, count);
+    }
     edges &= valid;
     const bool uniform = (same & valid) == valid;
     if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
@@ -138,6 +180,13 @@ class Painter {
     for (int i = 0; todo >> i != 0; ++i) {
       if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
     }
+  }
+
+  // Edges of meshes against themselves.
+  int breaks(const std::vector<int32_t>& ids, const std::vector<float>& depths, int row, int col,
+             int count) const {
+    const int meshes = meshes_of(f_, ids.data() + row * f_.pitch + col, count);
+    return meshes ? meshes & creases_of(depths.data(), f_, row, col) : 0;
   }
 
   void paint_uniform(int row, int col, int count, int32_t id, int32_t reflected) {
@@ -152,11 +201,13 @@ class Painter {
     } else {
       q.t = load(f_.depth.data() + at);
       q.face = splat(int32_t{id & 7});
+      if (f_.view[id >> 3].type == kMesh) q.prim = load(f_.prim.data() + at);
       c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
         q.t = load(f_.mirror_depth.data() + at);
         q.face = splat(int32_t{reflected & 7});
+        if (f_.view[reflected >> 3].type == kMesh) q.prim = load(f_.mirror_prim.data() + at);
         Color r = shade_any(scene_, f_, reflected >> 3, q);
         c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
       }

@@ -9,7 +9,7 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
-#include "ray/shade.h"
+#include "ray/shade_mesh.h"
 #include "ray/simd.h"
 
 namespace vlmrm {
@@ -22,7 +22,8 @@ constexpr float kSampleY[4] = {0.375f, 0.125f, -0.125f, -0.375f};
 class Resolve {
  public:
   Resolve(const Scene& scene, Frame* frame, uint8_t* rgb)
-      : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())) {
+      : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())),
+        has_meshes_(!frame->prim.empty()) {
     f_.num_slots = 0;
   }
 
@@ -80,6 +81,20 @@ class Resolve {
     }
   }
 
+  // What one sample or pixel centre shows; prim only tells triangles of meshes apart.
+  struct Surface {
+    int32_t id, prim;
+    float t;
+    bool operator==(const Surface& s) const { return id == s.id && prim == s.prim; }
+  };
+
+  bool is_mesh(int32_t id) const { return has_meshes_ && id >= 0 && f_.view[id >> 3].type == kMesh; }
+
+  Surface surface(const std::vector<int32_t>& ids, const std::vector<int32_t>& prims,
+                  const std::vector<float>& depths, int at) const {
+    return {ids[at], is_mesh(ids[at]) ? prims[at] : 0, depths[at]};
+  }
+
   // Stable counting sort of `keys` into `sorted`; bucket[k] becomes the start of key k.
   void sort_by(const std::vector<int32_t>& keys, int count, int num_keys,
                std::vector<int32_t>* sorted) {
@@ -120,7 +135,7 @@ class Resolve {
       const int count = std::min(kSlots, end - k);
       int slot[kSlots];
       float px[kLanes], py[kLanes], t[kLanes];
-      int32_t face[kLanes];
+      int32_t face[kLanes], prim[kLanes] = {0};
       for (int j = 0; j < kSlots; ++j) {
         slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
         std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
@@ -128,22 +143,39 @@ class Resolve {
       }
       vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
       vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
-      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y)
-                         : hit_eye<kType>(g, x, y);
+      Range range = {splat(scene_.znear), splat(scene_.zfar)};
+      if (kType == kMesh) {
+        const vf front = load_samples<kSlots>(f_.sample_depth, slot);
+        range.to = g.mirrored ? load_samples<kSlots>(f_.mirror_sample_depth, slot) : front;
+        if (g.mirrored) range.from = max(range.from, front);
+      }
+      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
+                         : hit_eye<kType>(g, x, y, range);
       store(t, h.t);
       store(face, h.face);
+      if (kType == kMesh) store(prim, h.prim);
       const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
       for (int i = 0; i < 4 * count; ++i) {
-        if (hits >> i & 1) keep(g, 4 * slot[i / 4] + (i & 3), t[i], view * 8 + face[i]);
+        if (!(hits >> i & 1)) continue;
+        keep<kType>(g, 4 * slot[i / 4] + (i & 3), t[i], view * 8 + face[i], prim[i]);
       }
     }
   }
 
-  VLMRM_INLINE void keep(const ViewGeom& g, int k, float t, int32_t id) {
+  template <int kSlots>
+  VLMRM_INLINE vf load_samples(const std::vector<float>& samples, const int* slot) const {
+    float v[kLanes];
+    for (int j = 0; j < kSlots; ++j) std::copy_n(&samples[4 * slot[j]], 4, v + 4 * j);
+    return load(v);
+  }
+
+  template <int kType>
+  VLMRM_INLINE void keep(const ViewGeom& g, int k, float t, int32_t id, int32_t prim) {
     if (!g.mirrored) {
       if (t > f_.sample_depth[k]) return;
       f_.sample_depth[k] = t;
       f_.sample_id[k] = id;
+      if (kType == kMesh) f_.sample_prim[k] = prim;
       return;
     }
     if (f_.sample_id[k] >> 3 != f_.reflective || t <= f_.sample_depth[k] ||
@@ -152,32 +184,33 @@ class Resolve {
     }
     f_.mirror_sample_depth[k] = t;
     f_.mirror_sample_id[k] = id;
+    if (kType == kMesh) f_.mirror_sample_prim[k] = prim;
   }
 
-  void add_fragment(int slot, int32_t id, float t, float dx, float dy, int weight) {
+  void add_fragment(int slot, const Surface& s, float dx, float dy, int weight) {
     const int k = f_.num_fragments++;
     f_.fragment_slot[k] = slot;
-    f_.fragment_id[k] = id;
-    f_.fragment_depth[k] = t;
+    f_.fragment_id[k] = s.id;
+    f_.fragment_depth[k] = s.t;
+    if (has_meshes_) f_.fragment_prim[k] = s.prim;
     f_.fragment_x[k] = f_.left + (f_.slot_x[slot] + dx) * f_.step_x;
     f_.fragment_y[k] = f_.top - (f_.slot_y[slot] + dy) * f_.step_y;
     f_.fragment_weight[k] = weight;
   }
 
   // One fragment per distinct surface among the samples, at the pixel centre where it covers it.
-  void add_samples(int slot, const float* t, const int32_t* id, int32_t center_id, float center_t,
-                   bool sky) {
+  void add_samples(int slot, const Surface* sample, const Surface& center, bool sky) {
     int done = 0;
     for (int i = 0; i < 4; ++i) {
-      if (done >> i & 1 || (id[i] < 0 && !sky)) continue;
+      if (done >> i & 1 || (sample[i].id < 0 && !sky)) continue;
       int weight = 0;
       for (int j = i; j < 4; ++j) {
-        if (id[j] == id[i]) ++weight, done |= 1 << j;
+        if (sample[j] == sample[i]) ++weight, done |= 1 << j;
       }
-      if (id[i] == center_id) {
-        add_fragment(slot, id[i], center_t, 0, 0, weight);
+      if (sample[i] == center) {
+        add_fragment(slot, center, 0, 0, weight);
       } else {
-        add_fragment(slot, id[i], t[i], kSampleX[i], kSampleY[i], weight);
+        add_fragment(slot, sample[i], kSampleX[i], kSampleY[i], weight);
       }
     }
   }
@@ -186,17 +219,25 @@ class Resolve {
     f_.num_fragments = 0;
     for (int s = 0; s < f_.num_slots; ++s) {
       const int at = f_.slot_pixel[s];
-      const int32_t mid = f_.mirror ? f_.mirror_id[at] : -1;
-      const float mt = f_.mirror ? f_.mirror_depth[at] : 0.0f;
+      const Surface center = surface(f_.id, f_.prim, f_.depth, at);
+      Surface mirrored = {-1, 0, 0.0f};
+      if (f_.mirror) mirrored = surface(f_.mirror_id, f_.mirror_prim, f_.mirror_depth, at);
       if (f_.slot_smooth[s]) {
-        add_fragment(s, f_.id[at], f_.depth[at], 0, 0, 4);
-        if (mid >= 0) add_fragment(s, mid, mt, 0, 0, 4);
+        add_fragment(s, center, 0, 0, 4);
+        if (mirrored.id >= 0) add_fragment(s, mirrored, 0, 0, 4);
         continue;
       }
-      add_samples(s, &f_.sample_depth[4 * s], &f_.sample_id[4 * s], f_.id[at], f_.depth[at], true);
-      if (f_.mirror) {
-        add_samples(s, &f_.mirror_sample_depth[4 * s], &f_.mirror_sample_id[4 * s], mid, mt, false);
+      Surface sample[4];
+      for (int i = 0; i < 4; ++i) {
+        sample[i] = surface(f_.sample_id, f_.sample_prim, f_.sample_depth, 4 * s + i);
       }
+      add_samples(s, sample, center, true);
+      if (!f_.mirror) continue;
+      for (int i = 0; i < 4; ++i) {
+        sample[i] = surface(f_.mirror_sample_id, f_.mirror_sample_prim, f_.mirror_sample_depth,
+                            4 * s + i);
+      }
+      add_samples(s, sample, mirrored, false);
     }
   }
 
@@ -213,7 +254,8 @@ class Resolve {
   }
 
   void shade_packet(int view, int begin, int count) {
-    int32_t index[kLanes], face[kLanes], rgb[3][kLanes];
+    int32_t index[kLanes], face[kLanes], prim[kLanes], rgb[3][kLanes];
+    const bool mesh = view >= 0 && f_.view[view].type == kMesh;
     float x[kLanes], y[kLanes], t[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
@@ -222,8 +264,9 @@ class Resolve {
       y[i] = f_.fragment_y[k];
       t[i] = f_.fragment_depth[k];
       face[i] = f_.fragment_id[k] & 7;
+      prim[i] = mesh ? f_.fragment_prim[k] : 0;
     }
-    const Points q = {load(x), load(y), load(t), load(face), all_lanes()};
+    const Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
     Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
     store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
     for (int i = 0; i < count; ++i) {
@@ -246,6 +289,7 @@ class Resolve {
   Frame& f_;
   uint8_t* rgb_;
   int num_views_;
+  bool has_meshes_;
 };
 
 }  // namespace VLMRM_ISA

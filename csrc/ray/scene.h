@@ -10,6 +10,8 @@
 #include <memory>
 #include <vector>
 
+#include "ray/mesh.h"
+
 namespace vlmrm {
 
 // Numbers are MuJoCo's mjtGeom, so that arrays pass through unchanged.
@@ -20,6 +22,7 @@ enum GeomType : int32_t {
   kEllipsoid = 4,
   kCylinder = 5,
   kBox = 6,
+  kMesh = 7,  // and everything else that is made of triangles
 };
 
 enum LightType : int32_t { kSpot = 0, kDirectional = 1 };
@@ -54,6 +57,7 @@ struct Geom {
   int32_t texture = -1;
   int32_t uniform = 0;
   int32_t casts = 1;
+  int32_t mesh = -1;  // row of Scene::meshes
   float size[3];     // mjvGeom convention: radius, radius, half length for capsules and cylinders
   float rgba[4];
   float emission, specular, shininess, reflectance;
@@ -74,11 +78,13 @@ struct Light {
 // What no frame changes, however its lists do.
 struct Assets {
   std::vector<Texture> textures;
+  std::vector<Mesh> meshes;
 };
 
 struct Scene {
   std::shared_ptr<const Assets> assets;
   const Texture* textures = nullptr;  // those of `assets`
+  const Mesh* meshes = nullptr;       // those of `assets`
   std::vector<Geom> geoms;
   std::vector<Light> lights;
   int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;

@@ -51,6 +51,7 @@ float bounding_radius(const ViewGeom& g) {
     case kCylinder:
       return std::hypot(s[0], s[2]);
     case kBox:
+    case kMesh:
       return std::sqrt(dot3(s, s));
     default:
       return std::max(s[0], std::max(s[1], s[2]));
@@ -71,6 +72,7 @@ float extent(const ViewGeom& g, const float* dir) {
     case kCylinder:
       return s[0] * std::sqrt(std::max(0.0f, 1 - a[2] * a[2])) + s[2] * a[2];
     case kBox:
+    case kMesh:
       return s[0] * a[0] + s[1] * a[1] + s[2] * a[2];
     default:
       return std::sqrt(s[0] * a[0] * s[0] * a[0] + s[1] * a[1] * s[1] * a[1] +
@@ -190,6 +192,15 @@ void set_local_eye(ViewGeom* g) {
   for (int k = 0; k < 3; ++k) g->eye[k] = -dot3(g->axis[k], g->center);
 }
 
+// A mesh is placed by the centre of its box, which the other functions then take for the geom's own.
+void set_mesh(const Mesh& mesh, ViewGeom* g) {
+  g->mesh = &mesh;
+  std::copy(mesh.half, mesh.half + 3, g->size);
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < 3; ++i) g->center[k] += g->axis[i][k] * mesh.center[i];
+  }
+}
+
 void place_geoms(const Scene& scene, const World& w, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   f->general = f->orthographic;
@@ -213,8 +224,15 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
       const double column[3] = {mat[k], mat[3 + k], mat[6 + k]};
       rotate(w.cam_mat, column, g.axis[k]);
     }
+    g.mesh = nullptr;
+    if (g.type == kMesh) set_mesh(scene.meshes[geom.mesh], &g);
     set_local_eye(&g);
     g.radius = bounding_radius(g);
+    if (g.type == kMesh && g.mesh->nodes.empty()) {
+      g.drawn = false;
+      g.radius = -1;
+      continue;
+    }
     // mjr_render shows a plane from behind as glass.
     const bool behind = g.type == kPlane && g.eye[2] < 0;
     g.behind = behind;
@@ -224,7 +242,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     // The sky box hides what lies beyond it.
     g.reach = bounded ? 0.0f : scene.sky >= 0 ? f->sky_radius : scene.zfar;
     place(scene, *f, &g);
-    g.hollow = !scene.cull && (g.type == kPlane || cut_open(g, scene.znear));
+    g.hollow = !scene.cull && (g.type == kPlane || g.type == kMesh || cut_open(g, scene.znear));
     f->general |= g.hollow;
   }
 }
@@ -238,7 +256,11 @@ void sort_transparent(const Scene& scene, Frame* f) {
     const bool seen = g.drawn || (f->mirror && f->view[n + i].drawn);
     if (g.radius < 0 || !seen || !g.transparent) continue;
     f->transparent[f->num_transparent++] = i;
-    g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(g.center, g.center)) - g.radius;
+    float pos[3] = {g.center[0], g.center[1], g.center[2]};
+    for (int k = 0; g.mesh && k < 3; ++k) {
+      for (int j = 0; j < 3; ++j) pos[j] -= g.axis[k][j] * g.mesh->center[k];
+    }
+    g.depth = g.type == kPlane ? kFar : std::sqrt(dot3(pos, pos)) - g.radius;
   }
   std::sort(f->transparent.begin(), f->transparent.begin() + f->num_transparent,
             [f](int a, int b) {
@@ -381,7 +403,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
-  depth.resize(pixels);
+  depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   slot_pixel.resize(kMaxSlots);
   slot_x.resize(kMaxSlots);
@@ -410,6 +432,16 @@ void Frame::fit(const Scene& scene) {
   if (scene.reflective >= 0 && mirror_id.empty()) {
     mirror_depth.resize(depth.size());
     mirror_id.resize(id.size());
+  }
+  const bool meshes = !scene.assets->meshes.empty();
+  if (meshes && prim.empty()) {
+    prim.resize(id.size());
+    sample_prim.resize(sample_id.size());
+    fragment_prim.resize(fragment_id.size());
+  }
+  if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
+    mirror_prim.resize(id.size());
+    mirror_sample_prim.resize(sample_id.size());
   }
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {

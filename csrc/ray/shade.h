@@ -19,6 +19,7 @@ constexpr float kTurn = 6.28318530717959f;
 struct Points {
   vf x, y, t;
   vi face;
+  vi prim;  // triangle, if the geom is a mesh
   vm active;
 };
 
@@ -237,7 +238,8 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit) {
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
+  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
   Hit in = hit_local<kType, false>(o, d, g.size);
   vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
@@ -256,11 +258,11 @@ struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
   v3 o, d;
-  vf limit;
+  vf limit, bias;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit);
+    shadow = blocks<kType>(c, g, o, d, limit, bias);
   }
 };
 
@@ -281,12 +283,15 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
   vm shadow = {};
   if (!any(todo)) return shadow;
+  // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
+  const float texel = 1.5f * 2 / scene.shadow_size;
+  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
   vf limit;
   v3 dir;
   bool snapped = false;
   for (int i = 0; i < f.num_casters[index]; ++i) {
     const Caster& c = f.casters[index][i];
-    if (c.view == self) continue;
+    if (c.view == self && f.view[self].type != kMesh) continue;
     vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
               (v < splat(c.v1));
     if (!any(near)) continue;
@@ -301,7 +306,8 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
                      : v3{-from.x, -from.y, -from.z};
     }
     const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir), limit, {}};
+    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), bias, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -357,12 +363,6 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
-}
-
-// One copy of the general case, for callers that are not the innermost loop.
-__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
-                                                 const Points& q) {
-  return shade<false>(scene, f, view, q);
 }
 
 }  // namespace VLMRM_ISA

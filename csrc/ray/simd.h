@@ -123,6 +123,14 @@ VLMRM_INLINE vf sqrt(vf a) { return {raw_sqrt(a.v)}; }
 VLMRM_INLINE vf floor(vf a) { return {raw_floor(a.v)}; }
 VLMRM_INLINE vi gather(const uint32_t* base, vi index) { return {raw_gather(base, index.v)}; }
 
+VLMRM_INLINE vi gather(const int32_t* base, vi index) {
+  return gather(reinterpret_cast<const uint32_t*>(base), index);
+}
+VLMRM_INLINE vf gather(const float* base, vi index) {
+  typedef uint32_t LooseBits __attribute__((may_alias));
+  return as_float(gather(reinterpret_cast<const LooseBits*>(base), index));
+}
+
 // log2 of a positive normal number, absolute error < 2e-5.
 VLMRM_INLINE vf log2(vf x) {
   vi b = as_int(x);

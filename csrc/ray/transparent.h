@@ -7,7 +7,7 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/resolve.h"
-#include "ray/shade.h"
+#include "ray/shade_mesh.h"
 #include "ray/simd.h"
 
 namespace vlmrm {
@@ -31,18 +31,29 @@ struct BlendGeom {
 
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
-  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
-    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y)
-                    : hit_eye<kType>(g, x, y);
-    const vf limit = load(f->depth.data() + at);
+  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, vf beyond, Hit* h) {
+    const vf limit = load(f->depth.data() + at), near = max(splat(scene.znear), beyond);
+    const Range range = g.mirrored ? Range{max(near, limit), load(f->mirror_depth.data() + at)}
+                                   : Range{near, limit};
+    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
+                    : hit_eye<kType>(g, x, y, range);
     vm mask = h->mask & (h->t > splat(scene.znear));
     if (!g.mirrored) return mask & (h->t < limit);
     const vm over = (load(f->id.data() + at) >> 3) == splat(f->reflective);
     return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
   }
 
+  // A mesh shows all its front faces, one behind the other.
   template <int kType>
   VLMRM_INLINE void packet(const ViewGeom& g, int row, int col) {
+    vf beyond[5] = {vf{}, vf{}, vf{}, vf{}, vf{}};
+    while (layer<kType>(g, row, col, beyond) && kType == kMesh) {
+    }
+  }
+
+  // Blends what lies beyond the given depths of the centre and the samples, and moves them there.
+  template <int kType>
+  VLMRM_INLINE bool layer(const ViewGeom& g, int row, int col, vf* beyond) {
     const int at = row * f->pitch + col;
     const vf px = lane_index() + splat(static_cast<float>(col));
     Points q;
@@ -50,20 +61,25 @@ struct BlendGeom {
     q.y = splat(f->top - row * f->step_y);
     q.active = all_lanes();
     Hit h;
-    vm center = visible<kType>(g, at, q.x, q.y, &h);
-    q.t = h.t, q.face = h.face;
+    vm center = visible<kType>(g, at, q.x, q.y, beyond[4], &h);
+    beyond[4] = select(center, h.t, splat(scene.zfar));
+    q.t = h.t, q.face = h.face, q.prim = h.prim;
     vf cover = vf{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      vm mask = visible<kType>(g, at, x, y, &h);
+      vm mask = visible<kType>(g, at, x, y, beyond[s], &h);
+      beyond[s] = select(mask, h.t, splat(scene.zfar));
       cover += select(mask, splat(0.25f), vf{});
       vm use = mask & ~center;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
+      q.prim = select(use, h.prim, q.prim);
       center |= mask;
     }
-    if (any(cover > vf{})) blend(g, row, col, shade_any(scene, *f, view, q), cover);
+    if (!any(cover > vf{})) return false;
+    blend(g, row, col, shade_any(scene, *f, view, q), cover);
+    return true;
   }
 
   VLMRM_INLINE void blend(const ViewGeom& g, int row, int col, const Color& c, vf cover) {

@@ -41,11 +41,16 @@ def scene_or_none(model: Any, camera: Any) -> Scene | None:
     Returns:
         The scene or None.
     """
+    reason: object
     try:
-        return Scene.from_model(model, as_camera(camera))
+        scene = Scene.from_model(model, as_camera(camera))
+        reason = scene.unsupported
     except UnsupportedSceneError as error:
-        _log.warning("The environment's own render() draws the frames, slower: %s", error)
-        return None
+        reason = error
+    if reason is None:
+        return scene
+    _log.warning("The environment's own render() draws the frames, slower: %s", reason)
+    return None
 
 
 class _Group:

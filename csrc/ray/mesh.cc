@@ -1,0 +1,216 @@
+#include "ray/mesh.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace vlmrm {
+namespace {
+
+constexpr int kBins = 16;
+constexpr int kLeaf = 4;           // triangles that are never split further
+constexpr float kBoxCost = 1.0f;   // of testing two boxes, in triangle tests
+constexpr float kLimit = 1e15f;    // coordinates beyond overflow in products
+
+struct Box {
+  float lo[3] = {1e30f, 1e30f, 1e30f};
+  float hi[3] = {-1e30f, -1e30f, -1e30f};
+  void add(const float* p) {
+    for (int k = 0; k < 3; ++k) {
+      lo[k] = std::min(lo[k], p[k]);
+      hi[k] = std::max(hi[k], p[k]);
+    }
+  }
+  void add(const Box& b) {
+    for (int k = 0; k < 3; ++k) {
+      lo[k] = std::min(lo[k], b.lo[k]);
+      hi[k] = std::max(hi[k], b.hi[k]);
+    }
+  }
+  float area() const {
+    const float x = hi[0] - lo[0], y = hi[1] - lo[1], z = hi[2] - lo[2];
+    return x < 0 ? 0.0f : x * y + y * z + z * x;
+  }
+};
+
+struct Item {
+  Box box;
+  float middle[3];
+  int32_t source;
+};
+
+void cross(const float* a, const float* b, float* out) {
+  out[0] = a[1] * b[2] - a[2] * b[1];
+  out[1] = a[2] * b[0] - a[0] * b[2];
+  out[2] = a[0] * b[1] - a[1] * b[0];
+}
+
+bool drawable(const float* corners) {
+  for (int k = 0; k < 9; ++k) {
+    if (!(std::abs(corners[k]) < kLimit)) return false;
+  }
+  float e1[3], e2[3], n[3];
+  for (int k = 0; k < 3; ++k) {
+    e1[k] = corners[3 + k] - corners[k];
+    e2[k] = corners[6 + k] - corners[k];
+  }
+  cross(e1, e2, n);
+  const float area = n[0] * n[0] + n[1] * n[1] + n[2] * n[2];
+  return area > std::numeric_limits<float>::min() && area < std::numeric_limits<float>::max();
+}
+
+// Splits items [begin, end) below node `at`; recursion is bounded by kMaxMeshDepth.
+class Builder {
+ public:
+  Builder(std::vector<Item>* items, std::vector<MeshNode>* nodes) : items_(*items), nodes_(*nodes) {}
+
+  void build() {
+    nodes_.emplace_back();
+    split(0, 0, static_cast<int32_t>(items_.size()), 1);
+  }
+
+ private:
+  struct Cut {
+    int axis = -1;
+    int bin = 0;
+    float cost = std::numeric_limits<float>::max();
+  };
+
+  int bin_of(const Item& item, const Box& middles, int axis) const {
+    const float width = middles.hi[axis] - middles.lo[axis];
+    const float at = (item.middle[axis] - middles.lo[axis]) / width * kBins;
+    return std::min(static_cast<int>(at), kBins - 1);
+  }
+
+  // The cheapest of the planes between equal slices of one axis (surface area heuristic).
+  void try_axis(int32_t begin, int32_t end, const Box& middles, int axis, Cut* best) const {
+    if (!(middles.hi[axis] > middles.lo[axis])) return;
+    Box box[kBins];
+    int32_t count[kBins] = {0};
+    for (int32_t i = begin; i < end; ++i) {
+      const int b = bin_of(items_[i], middles, axis);
+      box[b].add(items_[i].box);
+      ++count[b];
+    }
+    float right_cost[kBins];
+    Box right;
+    int32_t n = 0;
+    for (int b = kBins - 1; b > 0; --b) {
+      right.add(box[b]);
+      n += count[b];
+      right_cost[b] = right.area() * n;
+    }
+    Box left;
+    n = 0;
+    for (int b = 1; b < kBins; ++b) {
+      left.add(box[b - 1]);
+      n += count[b - 1];
+      const float cost = left.area() * n + right_cost[b];
+      if (n > 0 && n < end - begin && cost < best->cost) *best = {axis, b, cost};
+    }
+  }
+
+  void split(int32_t at, int32_t begin, int32_t end, int depth) {
+    Box box, middles;
+    for (int32_t i = begin; i < end; ++i) {
+      box.add(items_[i].box);
+      middles.add(items_[i].middle);
+    }
+    for (int k = 0; k < 3; ++k) {
+      // Rounding of the slab test must not let a ray through at the box's faces.
+      const float pad = 1e-6f * (std::abs(box.lo[k]) + std::abs(box.hi[k])) + 1e-30f;
+      nodes_[at].lo[k] = box.lo[k] - pad;
+      nodes_[at].hi[k] = box.hi[k] + pad;
+    }
+    nodes_[at].first = begin;
+    nodes_[at].count = end - begin;
+    if (end - begin <= 1 || depth == kMaxMeshDepth) return;
+    Cut cut;
+    for (int axis = 0; axis < 3; ++axis) try_axis(begin, end, middles, axis, &cut);
+    const float area = box.area();
+    const bool worth = cut.axis >= 0 && cut.cost + kBoxCost * area < area * (end - begin);
+    if (end - begin <= kLeaf && !worth) return;
+    int32_t middle = begin + (end - begin) / 2;
+    if (cut.axis >= 0) {
+      middle = static_cast<int32_t>(
+          std::partition(items_.begin() + begin, items_.begin() + end,
+                         [&](const Item& i) { return bin_of(i, middles, cut.axis) < cut.bin; }) -
+          items_.begin());
+    }
+    const int32_t child = static_cast<int32_t>(nodes_.size());
+    nodes_.resize(nodes_.size() + 2);
+    nodes_[at].first = child;
+    nodes_[at].count = 0;
+    split(child, begin, middle, depth + 1);
+    split(child + 1, middle, end, depth + 1);
+  }
+
+  std::vector<Item>& items_;
+  std::vector<MeshNode>& nodes_;
+};
+
+// Appends one triangle in its final form.
+void add_triangle(const float* corners, const float* normals, const float* texcoords, Mesh* mesh) {
+  float t[kTriangleFloats];
+  for (int k = 0; k < 3; ++k) {
+    t[k] = corners[k] - mesh->center[k];
+    t[3 + k] = corners[3 + k] - corners[k];
+    t[6 + k] = corners[6 + k] - corners[k];
+  }
+  cross(t + 3, t + 6, t + 9);
+  mesh->shape.insert(mesh->shape.end(), t, t + kTriangleFloats);
+  int axis = 0;
+  for (int k = 1; k < 3; ++k) {
+    if (std::abs(t[9 + k]) > std::abs(t[9 + axis])) axis = k;
+  }
+  mesh->face.push_back(2 * axis + (t[9 + axis] > 0 ? 1 : 0));
+  for (int corner = 0; corner < 3; ++corner) {
+    const float* n = normals + 3 * corner;
+    const float length = std::sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]);
+    const bool usable = length > 1e-20f && length < 1e20f;
+    const float* from = usable ? n : t + 9;
+    const float norm = usable ? length : std::sqrt(t[9] * t[9] + t[10] * t[10] + t[11] * t[11]);
+    for (int k = 0; k < 3; ++k) mesh->normals.push_back(from[k] / norm);
+  }
+  if (texcoords) mesh->texcoords.insert(mesh->texcoords.end(), texcoords, texcoords + 6);
+}
+
+}  // namespace
+
+Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count) {
+  Mesh mesh;
+  std::vector<Item> items;
+  items.reserve(count);
+  Box all;
+  for (int32_t i = 0; i < count; ++i) {
+    const float* c = corners + 9 * static_cast<size_t>(i);
+    if (!drawable(c)) continue;
+    for (int k = 0; k < 3; ++k) all.add(c + 3 * k);
+    items.emplace_back();
+    items.back().source = i;
+  }
+  if (items.empty()) return mesh;
+  for (int k = 0; k < 3; ++k) {
+    mesh.center[k] = 0.5f * all.lo[k] + 0.5f * all.hi[k];
+    mesh.half[k] = std::max(all.hi[k] - mesh.center[k], mesh.center[k] - all.lo[k]);
+  }
+  for (Item& item : items) {
+    const float* c = corners + 9 * static_cast<size_t>(item.source);
+    for (int k = 0; k < 9; ++k) {
+      const float v = c[k] - mesh.center[k % 3];
+      item.box.lo[k % 3] = std::min(item.box.lo[k % 3], v);
+      item.box.hi[k % 3] = std::max(item.box.hi[k % 3], v);
+    }
+    for (int k = 0; k < 3; ++k) item.middle[k] = 0.5f * (item.box.lo[k] + item.box.hi[k]);
+  }
+  Builder(&items, &mesh.nodes).build();
+  mesh.shape.reserve(kTriangleFloats * items.size());
+  for (const Item& item : items) {
+    const size_t i = item.source;
+    mesh.source.push_back(item.source);
+    add_triangle(corners + 9 * i, normals + 9 * i, texcoords ? texcoords + 6 * i : nullptr, &mesh);
+  }
+  return mesh;
+}
+
+}  // namespace vlmrm

@@ -1,0 +1,47 @@
+// Triangle meshes: built once from corner arrays, then shared read-only by all workers.
+//
+// A mesh lies around the centre of its bounding box, so that a placed mesh is bounded like a box
+// of half sizes `half`. Its triangles are stored in the order of the leaves of a bounding volume
+// hierarchy; a triangle's index means its place in that order.
+#ifndef VLMRM_RAY_MESH_H_
+#define VLMRM_RAY_MESH_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace vlmrm {
+
+// Numbers a triangle has in Mesh::shape: corner 0, two edges from it and their cross product.
+constexpr int kTriangleFloats = 12;
+constexpr int kMaxMeshDepth = 64;  // levels of a hierarchy
+
+// A box of the hierarchy: `count` triangles from `first`, or, if there are none, the two nodes
+// at `first`.
+struct MeshNode {
+  float lo[3];
+  int32_t first;
+  float hi[3];
+  int32_t count;
+};
+
+struct Mesh {
+  float center[3] = {0, 0, 0};  // of the bounding box, in the geom's frame
+  float half[3] = {0, 0, 0};
+  std::vector<MeshNode> nodes;     // node 0 is the root; empty where nothing can be seen
+  std::vector<float> shape;        // (T, 12)
+  std::vector<int32_t> face;       // (T) dominant axis of the plane, as the faces of a box
+  std::vector<float> normals;      // (T, 3 corners, 3), unit
+  std::vector<float> texcoords;    // (T, 3 corners, 2), or empty
+  std::vector<int32_t> source;     // (T) index in the arrays that it was built from
+
+  int32_t num_triangles() const { return static_cast<int32_t>(face.size()); }
+};
+
+// Builds the hierarchy over `count` triangles: corners (count, 3, 3), normals (count, 3, 3) of any
+// length, texcoords (count, 3, 2) or null. Triangles without area or with a number that is not
+// finite are left out: OpenGL draws nothing for them.
+Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count);
+
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_MESH_H_

@@ -1,0 +1,181 @@
+// Fixed-function shading of points on the triangles of one mesh.
+//
+// OpenGL 1 lights the corners of a triangle and interpolates their colours. Triangles may be large,
+// so that is done here too, where primitives are lit at each pixel.
+#ifndef VLMRM_RAY_SHADE_MESH_H_
+#define VLMRM_RAY_SHADE_MESH_H_
+
+#include "ray/shade.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+// The triangle under each lane, in the mesh's frame, and the lane's place in it.
+struct Triangle {
+  v3 corner, e1, e2, normal;
+  v3 grad1, grad2;   // of the weights of corners 1 and 2
+  vf w0, w1, w2;     // of the corners
+};
+
+VLMRM_INLINE v3 gather3(const float* base, vi index) {
+  return {gather(base, index), gather(base + 1, index), gather(base + 2, index)};
+}
+
+VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim, v3 local) {
+  const vi at = prim * splat(int32_t{kTriangleFloats});
+  const float* shape = mesh.shape.data();
+  Triangle t;
+  t.corner = gather3(shape, at);
+  t.e1 = gather3(shape + 3, at);
+  t.e2 = gather3(shape + 6, at);
+  t.normal = gather3(shape + 9, at);
+  const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
+  t.grad1 = cross(t.e2, t.normal) * area;
+  t.grad2 = cross(t.normal, t.e1) * area;
+  const v3 from = local - t.corner;
+  t.w1 = clamp01(dot(t.grad1, from));
+  t.w2 = clamp01(dot(t.grad2, from));
+  t.w0 = max(splat(1.0f) - t.w1 - t.w2, vf{});
+  return t;
+}
+
+// The mesh's own texture coordinates.
+VLMRM_INLINE Coordinates explicit_coordinates(const Geom& geom, const Mesh& mesh, vi prim,
+                                              const Triangle& t, v3 px, v3 py) {
+  const vi at = prim * splat(int32_t{6});
+  const float* uv = mesh.texcoords.data();
+  const vf u0 = gather(uv, at), v0 = gather(uv + 1, at);
+  const vf u1 = gather(uv + 2, at) - u0, v1 = gather(uv + 3, at) - v0;
+  const vf u2 = gather(uv + 4, at) - u0, v2 = gather(uv + 5, at) - v0;
+  const vf x1 = dot(t.grad1, px), x2 = dot(t.grad2, px);
+  const vf y1 = dot(t.grad1, py), y2 = dot(t.grad2, py);
+  Coordinates c;
+  c.face = vi{};
+  c.u = u0 + t.w1 * u1 + t.w2 * u2;
+  c.v = v0 + t.w1 * v1 + t.w2 * v2;
+  c.du_dx = x1 * u1 + x2 * u2, c.dv_dx = x1 * v1 + x2 * v2;
+  c.du_dy = y1 * u1 + y2 * u2, c.dv_dy = y1 * v1 + y2 * v2;
+  return repeat(geom, geom.size, c);
+}
+
+// Without texture coordinates OpenGL makes them from the position in the geom's frame.
+VLMRM_INLINE Coordinates linear_coordinates(const Geom& geom, v3 p, v3 px, v3 py) {
+  float scale[2];
+  for (int k = 0; k < 2; ++k) {
+    const bool metric = geom.uniform || !(geom.size[k] > 0);
+    scale[k] = 0.5f * geom.repeat[k] / (metric ? 1.0f : geom.size[k]);
+  }
+  const vf su = splat(scale[0]), sv = splat(-scale[1]), half = splat(0.5f);
+  Coordinates c;
+  c.face = vi{};
+  c.u = su * p.x - half, c.du_dx = su * px.x, c.du_dy = su * py.x;
+  c.v = sv * p.y - half, c.dv_dx = sv * px.y, c.dv_dy = sv * py.y;
+  wrap(&c);
+  return c;
+}
+
+VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geom,
+                             const ViewGeom& g, const Points& q, const Triangle& t, v3 local) {
+  // How the hit point moves when the pixel does: along the triangle's plane.
+  const v3 d = to_local(g, eye_direction(f, q.x, q.y));
+  const v3 n = normalize(t.normal);
+  vf nd = dot(n, d);
+  nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
+  const v3 right = {splat(g.axis[0][0]), splat(g.axis[1][0]), splat(g.axis[2][0])};
+  const v3 up = {splat(g.axis[0][1]), splat(g.axis[1][1]), splat(g.axis[2][1])};
+  const vf scale = f.orthographic ? splat(1.0f) : q.t;
+  const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
+  const v3 px = right * kx - d * (kx * dot(n, right) / nd);
+  const v3 py = up * ky - d * (ky * dot(n, up) / nd);
+  const Texture& tex = scene.textures[geom.texture];
+  const Mesh& mesh = *g.mesh;
+  if (!tex.cube && !mesh.texcoords.empty()) {
+    return sample(tex, explicit_coordinates(geom, mesh, q.prim, t, px, py));
+  }
+  const v3 p = local + splat3(mesh.center);
+  if (!tex.cube) return sample(tex, linear_coordinates(geom, p, px, py));
+  auto scaled = [&geom](v3 a) {
+    if (!geom.uniform) return a;
+    return v3{a.x * splat(geom.size[0]), a.y * splat(geom.size[1]), a.z * splat(geom.size[2])};
+  };
+  return sample(tex, cube_coordinates(scaled(p), scaled(px), scaled(py)));
+}
+
+// Camera-space corners, with what does not depend on the light.
+struct LitCorners {
+  v3 p[3], n[3], to_eye[3];
+};
+
+VLMRM_INLINE LitCorners lit_corners(const ViewGeom& g, vi prim, const Triangle& t) {
+  LitCorners c;
+  const v3 base = to_camera(g, t.corner) + splat3(g.center);
+  c.p[0] = base;
+  c.p[1] = base + to_camera(g, t.e1);
+  c.p[2] = base + to_camera(g, t.e2);
+  const vi at = prim * splat(int32_t{9});
+  for (int k = 0; k < 3; ++k) {
+    c.n[k] = to_camera(g, gather3(g.mesh->normals.data() + 3 * k, at));
+    c.to_eye[k] = normalize(c.p[k] * splat(-1.0f));
+  }
+  return c;
+}
+
+VLMRM_INLINE v3 clamp01(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
+
+// Colours are limited at the corners, then interpolated.
+VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
+  return clamp01(c[0]) * t.w0 + clamp01(c[1]) * t.w1 + clamp01(c[2]) * t.w2;
+}
+
+// The same passes as `shade`.
+VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, const Points& q) {
+  const ViewGeom& g = f.view[view];
+  const Geom& geom = scene.geoms[g.geom];
+  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  const v3 p = eye_point(f, q.x, q.y, q.t);
+  const v3 local = to_local(g, p) + splat3(g.eye);
+  const Triangle t = triangle_at(*g.mesh, q.prim, local);
+  const LitCorners lit = lit_corners(g, q.prim, t);
+  v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
+  if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
+
+  const float base = (geom.emission + scene.global_ambient) * dim;
+  const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
+  v3 sum[3] = {glow, glow, glow};
+  const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
+  const int num_lights = static_cast<int>(scene.lights.size());
+  const bool one_pass = g.mirrored || g.transparent;
+  auto share = [&](int i, int k) {
+    return light_share(scene.lights[i], lights[i], geom, dim, lit.p[k], lit.n[k], lit.to_eye[k]);
+  };
+  for (int i = 0; i < num_lights; ++i) {
+    if (scene.lights[i].shadow && !one_pass) continue;
+    for (int k = 0; k < 3; ++k) sum[k] = sum[k] + share(i, k);
+  }
+  Color out = {vi{}, vi{}, vi{}};
+  add_pass(scene, blend_corners(t, sum), tex, q.t, scene.fog_rgb, &out);
+  if (one_pass) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
+  for (int i = 0; i < num_lights; ++i) {
+    if (!scene.lights[i].shadow) continue;
+    const v3 corners[3] = {share(i, 0), share(i, 1), share(i, 2)};
+    const v3 c = blend_corners(t, corners);
+    const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    if (!any(todo)) continue;
+    const vm shadow = in_shadow(scene, f, i, view, p, todo);
+    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
+  }
+  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+}
+
+// One copy of the general case, for callers that are not the innermost loop.
+__attribute__((noinline)) static Color shade_any(const Scene& scene, const Frame& f, int view,
+                                                 const Points& q) {
+  if (f.view[view].type == kMesh) return shade_mesh(scene, f, view, q);
+  return shade<false>(scene, f, view, q);
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_SHADE_MESH_H_

@@ -1,0 +1,168 @@
+// Packets of coherent rays against a triangle mesh, in the mesh's own frame.
+#ifndef VLMRM_RAY_TRACE_H_
+#define VLMRM_RAY_TRACE_H_
+
+#include "ray/mesh.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+// Nearest triangle along each ray; a lane without one keeps t = the end of its range.
+struct MeshHit {
+  vf t;
+  vi prim;
+  vm mask;
+};
+
+// Rays o + t d with the parts of the slab test that do not depend on the box.
+struct Packet {
+  v3 o, d;
+  v3 inverse, offset;
+};
+
+VLMRM_INLINE vf inverse_of(vf d) {
+  const vf tiny = splat(1e-12f);
+  return splat(1.0f) / select(abs(d) > tiny, d, select(d < vf{}, -tiny, tiny));
+}
+
+VLMRM_INLINE Packet make_packet(v3 o, v3 d) {
+  const v3 i = {inverse_of(d.x), inverse_of(d.y), inverse_of(d.z)};
+  return {o, d, i, {o.x * i.x, o.y * i.y, o.z * i.z}};
+}
+
+VLMRM_INLINE v3 cross(v3 a, v3 b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+
+// Lanes whose ray meets the box between `from` and `to`; *enter is where.
+VLMRM_INLINE vm meets(const MeshNode& n, const Packet& r, vf from, vf to, vf* enter) {
+  const vf x0 = splat(n.lo[0]) * r.inverse.x - r.offset.x;
+  const vf x1 = splat(n.hi[0]) * r.inverse.x - r.offset.x;
+  const vf y0 = splat(n.lo[1]) * r.inverse.y - r.offset.y;
+  const vf y1 = splat(n.hi[1]) * r.inverse.y - r.offset.y;
+  const vf z0 = splat(n.lo[2]) * r.inverse.z - r.offset.z;
+  const vf z1 = splat(n.hi[2]) * r.inverse.z - r.offset.z;
+  *enter = max(max(min(x0, x1), min(y0, y1)), max(min(z0, z1), from));
+  const vf leave = min(min(max(x0, x1), max(y0, y1)), min(max(z0, z1), to));
+  return *enter <= leave;
+}
+
+// A ray against a triangle, before the division by the determinant.
+struct Crossing {
+  vf det;  // > 0 where the ray meets the front
+  vf t;    // times det
+  vm inside;
+};
+
+// Neighbouring triangles share an edge but not its rounding; a margin of 1e-5 of a side keeps
+// rays from slipping between them.
+template <bool kBothSides>
+VLMRM_INLINE Crossing crossing(const float* k, const Packet& r) {
+  const v3 s = r.o - splat3(k), e1 = splat3(k + 3), e2 = splat3(k + 6), n = splat3(k + 9);
+  const v3 q = cross(s, r.d);
+  vf det = -dot(r.d, n), u = dot(q, e2), v = -dot(q, e1), t = dot(s, n);
+  vf size = det;
+  if (kBothSides) {
+    size = abs(det);
+    const vm flip = det < vf{};
+    u = select(flip, -u, u), v = select(flip, -v, v), t = select(flip, -t, t);
+  }
+  const vf margin = splat(-1e-5f) * size;
+  const vm inside = (size > vf{}) & (u >= margin) & (v >= margin) & (u + v <= size - margin);
+  return {det, t, inside};
+}
+
+struct StackEntry {
+  vf enter;
+  int32_t node;
+};
+
+// Walks the boxes that some ray meets, nearer ones first, and calls leaf(first, end, &to), which
+// may shorten the rays; a ray with to <= from is done.
+template <class Leaf>
+VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&& leaf) {
+  StackEntry stack[kMaxMeshDepth];
+  int top = 0;
+  const MeshNode* nodes = mesh.nodes.data();
+  vf enter;
+  if (mesh.nodes.empty() || !any(meets(nodes[0], r, from, *to, &enter))) return;
+  const MeshNode* n = nodes;
+  while (true) {
+    while (n->count == 0) {
+      const MeshNode* a = nodes + n->first;
+      const MeshNode* b = a + 1;
+      vf enter_a, enter_b;
+      const vm meets_a = meets(*a, r, from, *to, &enter_a);
+      const vm meets_b = meets(*b, r, from, *to, &enter_b);
+      const int hits_a = bits(meets_a), hits_b = bits(meets_b);
+      if (hits_a && hits_b) {
+        // The children are ranked by most of the rays.
+        const int nearer = bits(meets_a & meets_b & (enter_b < enter_a));
+        const bool swap = hits_a & hits_b ? 2 * __builtin_popcount(nearer) >
+                                                __builtin_popcount(hits_a & hits_b)
+                                          : false;
+        const vf never = splat(3e38f);
+        stack[top++] = swap ? StackEntry{select(meets_a, enter_a, never), static_cast<int32_t>(a - nodes)}
+                            : StackEntry{select(meets_b, enter_b, never), static_cast<int32_t>(b - nodes)};
+        n = swap ? b : a;
+      } else if (hits_a || hits_b) {
+        n = hits_a ? a : b;
+      } else {
+        n = nullptr;
+        break;
+      }
+    }
+    if (n) leaf(n->first, n->first + n->count, to);
+    do {
+      if (top == 0) return;
+      --top;
+    } while (!any(stack[top].enter < *to));
+    n = nodes + stack[top].node;
+  }
+}
+
+// The nearest triangle with from < t <= to; back faces count only if `kBothSides`.
+template <bool kBothSides>
+VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to) {
+  const Packet r = make_packet(o, d);
+  MeshHit hit = {to, vi{}, vm{}};
+  walk(mesh, r, from, &hit.t, [&](int32_t first, int32_t end, vf*) {
+    for (int32_t i = first; i < end; ++i) {
+      const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
+      if (!any(c.inside)) continue;
+      const vf t = c.t / abs(c.det);
+      const vm win = c.inside & (t > from) & (t <= hit.t);
+      hit.t = select(win, t, hit.t);
+      hit.prim = select(win, splat(i), hit.prim);
+      hit.mask |= win;
+    }
+  });
+  return hit;
+}
+
+// Lanes that some triangle, seen from either side, keeps from reaching `to`. Like the polygon offset of
+// a shadow map, a triangle counts only if it is farther than `bias` times its slope against the ray.
+VLMRM_INLINE vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, vf bias) {
+  const Packet r = make_packet(o, d);
+  const vf dd = dot(d, d);
+  vm hit = {};
+  walk(mesh, r, vf{}, &to, [&](int32_t first, int32_t end, vf* left) {
+    for (int32_t i = first; i < end; ++i) {
+      const float* k = &mesh.shape[kTriangleFloats * i];
+      const Crossing c = crossing<true>(k, r);
+      if (!any(c.inside)) continue;
+      const vf size = abs(c.det);
+      const vf nn = splat(k[9] * k[9] + k[10] * k[10] + k[11] * k[11]);
+      const vf slope = sqrt(max(nn * dd - size * size, vf{}));
+      hit |= c.inside & (c.t > bias * slope) & (c.t > vf{}) & (c.t < *left * size);
+    }
+    *left = select(hit, splat(-1.0f), *left);
+  });
+  return hit;
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_TRACE_H_
