@@ -17,6 +17,7 @@
 #include "arguments.h"
 #include "bind_stepper.h"
 #include "gl/bindings.h"
+#include "ray/cache.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
 #include "ray/scene.h"
@@ -72,15 +73,15 @@ Mesh read_mesh(const py::tuple& item) {
 }
 
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
-  require(ints.ndim() == 2 && ints.shape(1) == 7 && floats.ndim() == 2 && floats.shape(1) == 13 &&
+  require(ints.ndim() == 2 && ints.shape(1) == 8 && floats.ndim() == 2 && floats.shape(1) == 13 &&
               ints.shape(0) == floats.shape(0),
-          "geoms must be (G, 7) int32 and (G, 13) float32");
+          "geoms must be (G, 8) int32 and (G, 13) float32");
   for (py::ssize_t i = 0; i < ints.shape(0); ++i) {
     const int32_t* a = ints.data(i);
     const float* b = floats.data(i);
     Geom g;
     g.type = a[0], g.from_site = a[1], g.index = a[2], g.texture = a[3];
-    g.uniform = a[4], g.casts = a[5], g.mesh = a[6];
+    g.uniform = a[4], g.casts = a[5], g.mesh = a[6], g.still = a[7];
     std::copy(b, b + 3, g.size);
     std::copy(b + 3, b + 7, g.rgba);
     g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
@@ -227,7 +228,7 @@ namespace {
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
-           const py::object& table, bool planar, int supersample)
+           const py::object& table, bool planar, int supersample, bool cache)
       : scene_(std::move(scene)),
         sink_(make_sink(height, width, table, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
@@ -237,6 +238,7 @@ class Renderer {
           std::make_unique<Frame>(*scene_, sink_.drawn_height(), sink_.drawn_width()));
       scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
+    if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], kernel_.draw);
     seconds_.resize(num_threads);
   }
 
@@ -273,8 +275,16 @@ class Renderer {
     require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
     const DrawFunction draw = kernel_.draw;
+    auto world = [&](int i, double* eye) {
+      for (int k = 0; k < 3; ++k) eye[k] = eyes.row(i)[k] + cam_offset[k];
+      return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
+                   base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
+                   base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
+                   eye,                          axes.row(i)};
+    };
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
+    backgrounds_.assign(n, nullptr);
     std::fill(seconds_.begin(), seconds_.end(), Seconds());
     const int count = static_cast<int>(n);
     // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
@@ -286,25 +296,33 @@ class Renderer {
       for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
       const double stepped = now();
       for (int i = first; i < last; ++i) {
-        const double* target = eyes.row(i);
-        const double eye[3] = {target[0] + cam_offset[0], target[1] + cam_offset[1],
-                               target[2] + cam_offset[2]};
-        const World w = {base.geom_xpos + 3 * ng * i, base.geom_xmat + 9 * ng * i,
-                         base.site_xpos + 3 * ns * i, base.site_xmat + 9 * ns * i,
-                         base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                         eye, axes.row(i)};
-        set_up(*scene_, w, frames_[worker].get());
+        double eye[3];
+        const World w = world(i, eye);
+        Frame* frame = frames_[worker].get();
         SinkScratch* scratch = scratch_[worker].get();
         uint8_t* const place = rgb + sink_.bytes() * i;
-        draw(*scene_, frames_[worker].get(), sink_.direct() ? place : scratch->drawn.data());
+        set_up(*scene_, w, frame);
+        frame->background = backgrounds_[i] = cache_ ? cache_->find(w) : nullptr;
+        draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
         if (!sink_.direct()) convert(sink_, scratch, place);
       }
       seconds_[worker].step += stepped - start;
       seconds_[worker].draw += now() - stepped;
     });
+    if (cache_) cache_->begin_call();
+    for (int i = 0; cache_ && i < n; ++i) {
+      double eye[3];
+      cache_->learn(world(i, eye), backgrounds_[i], frames_[0].get());
+    }
     double step = 0, draw_time = 1e-9;
     for (const Seconds& s : seconds_) step += s.step, draw_time += s.draw;
     return draw_time / (step + draw_time);
+  }
+
+  // (backgrounds held, worlds that found theirs ready) since the renderer was made.
+  std::pair<size_t, uint64_t> cache_counts() const {
+    if (!cache_) return {0, 0};
+    return {cache_->num_backgrounds(), cache_->num_found()};
   }
 
  private:
@@ -316,6 +334,8 @@ class Renderer {
   std::vector<std::unique_ptr<SinkScratch>> scratch_;
   const Kernel& kernel_ = choose_kernel();
   std::mutex turn_;  // calls from several threads share all that follows
+  std::unique_ptr<BackgroundCache> cache_;
+  std::vector<const Background*> backgrounds_;  // per world of a call
   std::vector<Seconds> seconds_;
 };
 
@@ -338,9 +358,12 @@ PYBIND11_MODULE(_core, m) {
            py::arg("meshes"),
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
-      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int>(),
+      .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int,
+                    bool>(),
            py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
-           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1)
+           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
+           py::arg("cache") = true)
+      .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),

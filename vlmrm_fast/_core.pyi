@@ -27,7 +27,9 @@ class Renderer:
         table: np.ndarray | None = None,
         planar: bool = False,
         supersample: int = 1,
+        cache: bool = True,
     ) -> None: ...
+    def cache_counts(self) -> tuple[int, int]: ...
     def render(
         self,
         out: np.ndarray,

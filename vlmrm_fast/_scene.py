@@ -99,7 +99,7 @@ def build(
         **_frustum(scene.camera[0]),
     }
     return _core.Scene(
-        np.array(tables.geom_ints, np.int32).reshape(-1, 7),
+        np.array(tables.geom_ints, np.int32).reshape(-1, 8),
         np.array(tables.geom_floats, np.float32).reshape(-1, 13),
         np.array(tables.light_ints, np.int32).reshape(-1, 3),
         np.array(tables.light_floats, np.float32).reshape(-1, 15),
@@ -199,6 +199,7 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
         # Geoms without the field, before MuJoCo 4, all cast.
         int(getattr(geom, "castshadow", True) and not decor),
         mesh,
+        int(_is_still(model, geom)),
     ])
     tables.geom_floats.append([
         *_drawn_size(model, geom),
@@ -209,6 +210,12 @@ def _add_geom(model: mujoco.MjModel, geom: Any, tables: _Tables) -> None:
         geom.reflectance,
         *geom.texrepeat,
     ])
+
+
+def _is_still(model: mujoco.MjModel, geom: Any) -> bool:
+    """Return whether a geom or site is fixed to the world, as far as the model can tell."""
+    body = (model.site_bodyid if geom.objtype == _SITE else model.geom_bodyid)[geom.objid]
+    return bool(model.body_weldid[body] == 0 and model.body_mocapid[model.body_rootid[body]] < 0)
 
 
 def _add_mesh(model: mujoco.MjModel, geom: Any, tables: _Tables) -> int:

@@ -129,6 +129,7 @@ class Renderer:
         std: Sequence[float] | None = None,
         supersample: int = 1,
         device: int | None = None,
+        cache: bool = True,
     ) -> None:
         """Start the workers and allocate their buffers.
 
@@ -154,6 +155,8 @@ class Renderer:
                 get smoother; textures get sharper than MuJoCo's.
             device: of "gl": a CUDA ordinal, or an index of EGL's devices without CUDA; None for
                 MUJOCO_EGL_DEVICE_ID, else the first that works.
+            cache: draw what stands still once for a camera that stands still; the pictures are the
+                same bits without, slower.
 
         Raises:
             ArgumentError: a number is out of range, the threads are more than the system can
@@ -192,6 +195,7 @@ class Renderer:
         self._native: _core.Renderer | None = None
         self._gl: GlDrawer | None = None
         self._process = -1
+        self._cache = bool(cache)
         self._batch: BatchPoses | None = None
         self.backend = self._choose(backend, int(num_threads), device)
         if self.backend == "ray":
@@ -341,6 +345,7 @@ class Renderer:
                 self.output.table(),
                 self.output.layout == "nchw",
                 self.output.supersample,
+                self._cache,
             )
         except (RuntimeError, MemoryError) as error:
             raise ArgumentError(

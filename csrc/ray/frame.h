@@ -41,14 +41,17 @@ struct ViewLight {
 struct Caster {
   int32_t view;
   bool inside_near;      // part of it lies before the near plane of the shadow map
-  float u0, u1, v0, v1;  // bounds on the light's image plane (directional lights)
+  float u0, u1, v0, v1;  // bounds on the light's image plane, at unit depth for spot lights
 };
 
+constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
 constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
 constexpr int kMaxFragments = kMaxSlots * 8;
 constexpr int kMaxPairs = kMaxSlots * 18;
+
+struct Background;  // cache.h
 
 struct Frame {
   Frame(const Scene& scene, int height, int width);
@@ -68,6 +71,9 @@ struct Frame {
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
   std::vector<int32_t> num_casters;
+  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all together.
+  int32_t caster_pitch;
+  std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
   bool general;       // parallel rays or hollow geoms: eye rays need hit_general
@@ -80,6 +86,16 @@ struct Frame {
   float sky_radius;   // of the cylinder that is the sky box, also half its height
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
+
+  // The static-background cache. Each bitmap has `words` words a row and one bit a packet.
+  int row_begin = 0, row_end;              // rows to draw
+  const Background* background = nullptr;  // of this world, or null: draw in full
+  Background* recorder = nullptr;          // takes what is drawn, or null
+  uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
+  int words;
+  std::vector<uint64_t> touched;  // surfaces differ from the background
+  std::vector<uint64_t> spread;   // the same, with neighbours in the row that it changes
+  std::vector<uint64_t> dirty;    // to be shaded
 
   // Slots: pixels that need more than one surface.
   int num_slots = 0;

@@ -40,6 +40,22 @@ static_assert(kLanes <= kMaxLanes, "frames are padded for packets of kMaxLanes")
 typedef float RawFloat __attribute__((vector_size(4 * kLanes)));
 typedef int32_t RawInt __attribute__((vector_size(4 * kLanes)));
 
+// Four integers, and a mask's bits, for what comes in fours on every set.
+typedef int32_t Four __attribute__((vector_size(16)));
+#if defined(__SSE4_2__)
+VLMRM_INLINE int bits_of(Four mask) { return _mm_movemask_ps(reinterpret_cast<__m128>(mask)); }
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+VLMRM_INLINE int bits_of(Four mask) { return vaddvq_s32(mask & Four{1, 2, 4, 8}); }
+#else
+VLMRM_INLINE int bits_of(Four mask) {
+  return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
+}
+#endif
+VLMRM_INLINE Four load_four(const int32_t* p) {
+  typedef int32_t Loose __attribute__((vector_size(16), aligned(4), may_alias));
+  return *reinterpret_cast<const Loose*>(p);
+}
+
 // A mask: one bit a lane where the set has mask registers, else all bits of a lane.
 #if defined(__AVX512F__)
 typedef __mmask16 RawMask;
@@ -139,8 +155,7 @@ VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
 #elif defined(__aarch64__) && defined(__ARM_NEON)
 
 VLMRM_INLINE int raw_bits(RawMask m) {
-  const RawInt weight = {1, 2, 4, 8};
-  return vaddvq_s32(m & weight);
+  return bits_of(m);
 }
 VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
   return vbslq_f32(reinterpret_cast<uint32x4_t>(m), a, b);
@@ -154,9 +169,7 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return vrndmq_f32(a); }
 #else  // any processor
 
 VLMRM_INLINE int raw_bits(RawMask m) {
-  int r = 0;
-  for (int i = 0; i < kLanes; ++i) r |= (m[i] & 1) << i;
-  return r;
+  return bits_of(m);
 }
 VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) { return m ? a : b; }
 VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) { return a < b ? a : b; }
@@ -183,6 +196,29 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
 #endif
 
 #endif  // __AVX512F__
+
+#if defined(__SSE4_2__)
+VLMRM_INLINE float raw_smallest(RawFloat a) {
+#if defined(__AVX512F__)
+  const __m256 c = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 b = _mm_min_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
+#elif defined(__AVX2__)
+  __m128 b = _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+#else
+  __m128 b = a;
+#endif
+  b = _mm_min_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_min_ss(b, _mm_movehdup_ps(b)));
+}
+#elif defined(__aarch64__) && defined(__ARM_NEON)
+VLMRM_INLINE float raw_smallest(RawFloat a) { return vminvq_f32(a); }
+#else
+VLMRM_INLINE float raw_smallest(RawFloat a) {
+  float r = a[0];
+  for (int i = 1; i < kLanes; ++i) r = a[i] < r ? a[i] : r;
+  return r;
+}
+#endif
 
 #if !defined(__SSE4_2__)
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {

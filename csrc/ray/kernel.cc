@@ -7,28 +7,31 @@
 #include "ray/resolve.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/still.h"
 #include "ray/transparent.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
 namespace {
 
-// Fills depth and id with the nearest entry of one geom over its rectangle. For the mirrored
-// scene, `over` restricts to pixels that show the mirror, behind its surface.
+// Fills depth and id with the nearest entry of one geom over its rectangle; of surfaces at one
+// depth the last in the scene shows, whatever the order of the calls. For the mirrored scene, `over`
+// restricts to pixels that show the mirror, behind its surface.
 template <bool kGeneral>
 struct Rasterize {
   const ViewGeom& g;
   Frame* f;
   int view;
   int over;
-  float znear;
+  float znear, zfar;
   template <int kType>
   VLMRM_INLINE void run() {
     const bool mirrored = over >= 0;
     float* depth = mirrored ? f->mirror_depth.data() : f->depth.data();
     int32_t* id = mirrored ? f->mirror_id.data() : f->id.data();
     const vi base = splat(int32_t{view * 8});
-    for (int row = g.y0; row < g.y1; ++row) {
+    const int end = std::min(g.y1, last_row(*f));
+    for (int row = std::max(g.y0, first_row(*f)); row < end; ++row) {
       const vf y = splat(f->top - row * f->step_y);
       for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
         const int at = row * f->pitch + col;
@@ -46,39 +49,66 @@ struct Rasterize {
         }
         Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y, range)
                          : hit_eye<kType>(g, x, y, range);
-        vm win = h.mask & (h.t <= old) & (h.t > splat(znear));
+        const vi old_id = load(id + at);
+        vm win = h.mask & ((h.t < old) | ((h.t == old) & (base > old_id))) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
-        store(id + at, select(win, base + h.face, load(id + at)));
+        store(id + at, select(win, base + h.face, old_id));
         if (kType == kMesh) {
           int32_t* prim = (mirrored ? f->mirror_prim.data() : f->prim.data()) + at;
           store(prim, select(win, h.prim, load(prim)));
         }
+        if (f->background) touched(row, col, at, win);
       }
     }
+  }
+
+  // A geom over the mirror also takes away what the background shows in it.
+  VLMRM_INLINE void touched(int row, int col, int at, vm win) {
+    touch(f, row, col, bits(win));
+    if (over >= 0 || !f->mirror) return;
+    float* depth = f->mirror_depth.data() + at;
+    int32_t* id = f->mirror_id.data() + at;
+    store(depth, select(win, splat(zfar), load(depth)));
+    store(id, select(win, splat(int32_t{-1}), load(id)));
   }
 };
 
 void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
   const ViewGeom& g = f->view[view];
   if (f->general) {
-    with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear});
+    with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear, scene.zfar});
   } else {
-    with_type(g.type, Rasterize<false>{g, f, view, over, scene.znear});
+    with_type(g.type, Rasterize<false>{g, f, view, over, scene.znear, scene.zfar});
   }
 }
 
+void clear(const Scene& scene, Frame* f, float* depth, int32_t* id) {
+  const int end = f->pitch * last_row(*f);
+  for (int i = f->pitch * first_row(*f); i < end; i += kLanes) {
+    store(depth + i, splat(scene.zfar));
+    store(id + i, splat(int32_t{-1}));
+  }
+}
+
+// Finds the surface that each pixel shows: of all geoms, or of the moving ones over a background.
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
-  const int pixels = f->pitch * f->height;
-  for (int i = 0; i < pixels; i += kLanes) {
-    store(f->depth.data() + i, splat(scene.zfar));
-    store(f->id.data() + i, splat(int32_t{-1}));
+  const bool whole = !f->background;
+  if (whole) {
+    f->held = 0;
+    clear(scene, f, f->depth.data(), f->id.data());
+    if (f->mirror) clear(scene, f, f->mirror_depth.data(), f->mirror_id.data());
+  } else {
+    restore(f, *f->background);
   }
+  auto shows = [&](int geom, const ViewGeom& g) {
+    return g.drawn && !g.transparent && (whole || !scene.geoms[geom].still);
+  };
   int count = 0;
   for (int i = 0; i < n; ++i) {
-    if (f->view[i].drawn && !f->view[i].transparent) f->order[count++] = i;
+    if (shows(i, f->view[i])) f->order[count++] = i;
   }
   std::sort(f->order.data(), f->order.data() + count, [f](int a, int b) {
     return f->view[a].depth != f->view[b].depth ? f->view[a].depth < f->view[b].depth : a < b;
@@ -87,13 +117,9 @@ void rasterize(const Scene& scene, Frame* f) {
     rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
-  for (int i = 0; i < pixels; i += kLanes) {
-    store(f->mirror_depth.data() + i, splat(scene.zfar));
-    store(f->mirror_id.data() + i, splat(int32_t{-1}));
-  }
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
-    if (!g.drawn || g.transparent) continue;
+    if (!shows(i - n, g)) continue;
     rasterize_geom(scene, f, i, f->reflective);
   }
 }
@@ -141,44 +167,64 @@ VLMRM_INLINE int meshes_of(const Frame& f, const int32_t* ids, int count) {
   return mask;
 }
 
+// From this many pixels on, shading a packet is faster than queueing its pixels one by one.
+constexpr int kFew = kLanes / 8 + 1;
+
 class Painter {
  public:
   Painter(const Scene& scene, Frame* frame, uint8_t* rgb)
       : scene_(scene), f_(*frame), rgb_(rgb), resolve_(scene, frame, rgb) {}
 
   void paint() {
-    for (int row = 0; row < f_.height; ++row) {
+    for (int row = f_.row_begin; row < f_.row_end; ++row) {
+      if (f_.background) {
+        for_each_bit(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,
+                     [&](int packet) { paint_packet(row, packet * kLanes); });
+        continue;
+      }
       for (int col = 0; col < f_.width; col += kLanes) paint_packet(row, col);
     }
     resolve_.flush();
   }
 
  private:
-  // Packets that show one surface are shaded at once; pixels of the others become slots.
+  // A surface that several pixels of a packet show away from edges is shaded for the whole packet
+  // at once; the other pixels become slots.
   void paint_packet(int row, int col) {
     const int at = row * f_.pitch + col;
     const int count = std::min(kLanes, f_.width - col);
     const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
+    vi mirrored = splat(int32_t{-1});
     int edges = edges_of(f_.id.data(), f_, row, col);
-    int same = bits(ids == splat(first(ids)));
-    int32_t reflected = -1;
     if (f_.mirror) {
-      const vi m = load(f_.mirror_id.data() + at);
+      mirrored = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
-      same &= bits(m == splat(first(m)));
-      reflected = first(m);
     }
     if (!f_.prim.empty()) {
       edges |= breaks(f_.id, f_.depth, row, col, count);
       if (f_.mirror) edges |= breaks(f_.mirror_id, f_.mirror_depth, row, col, count);
     }
-    edges &= valid;
-    const bool uniform = (same & valid) == valid;
-    if (uniform && edges != valid) paint_uniform(row, col, count, first(ids), reflected);
-    const int todo = uniform ? edges : valid;
-    for (int i = 0; todo >> i != 0; ++i) {
-      if (todo >> i & 1) resolve_.add_slot(row, col + i, !(edges >> i & 1));
+    int slots = edges & valid;
+    vi rgb = {};
+    for (int rest = valid & ~edges; rest;) {
+      const int i = __builtin_ctz(rest);
+      const int32_t id = f_.id[at + i], reflected = f_.mirror ? f_.mirror_id[at + i] : -1;
+      const vm in = (ids == splat(id)) & (mirrored == splat(reflected));
+      const int group = rest & bits(in);
+      rest &= ~group;
+      if (__builtin_popcount(group) < kFew) {
+        slots |= group;
+      } else {
+        rgb = select(in, shade_surface(row, col, i, id, reflected, in), rgb);
+      }
+    }
+    if (slots != valid) {
+      store_rgb(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count);
+    }
+    for (; slots; slots &= slots - 1) {
+      const int i = __builtin_ctz(slots);
+      resolve_.add_slot(row, col + i, !(edges >> i & 1));
     }
   }
 
@@ -189,31 +235,37 @@ class Painter {
     return meshes ? meshes & creases_of(depths.data(), f_, row, col) : 0;
   }
 
-  void paint_uniform(int row, int col, int count, int32_t id, int32_t reflected) {
+  // The lanes `in` of a table; the others shade too, so they are given what lane `one` holds.
+  template <class T>
+  static auto only(vm in, const T* p, int one) {
+    return select(in, load(p), splat(p[one]));
+  }
+
+  // The lanes `in`, of which `one` is one, as 0xBBGGRR.
+  vi shade_surface(int row, int col, int one, int32_t id, int32_t reflected, vm in) {
     const int at = row * f_.pitch + col;
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.active = all_lanes();
+    q.active = in;
     Color c;
     if (id < 0) {
       c = shade_sky(scene_, f_, q.x, q.y);
     } else {
-      q.t = load(f_.depth.data() + at);
+      q.t = only(in, f_.depth.data() + at, one);
       q.face = splat(int32_t{id & 7});
-      if (f_.view[id >> 3].type == kMesh) q.prim = load(f_.prim.data() + at);
+      if (f_.view[id >> 3].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
       c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
-        q.t = load(f_.mirror_depth.data() + at);
+        q.t = only(in, f_.mirror_depth.data() + at, one);
         q.face = splat(int32_t{reflected & 7});
-        if (f_.view[reflected >> 3].type == kMesh) q.prim = load(f_.mirror_prim.data() + at);
+        if (f_.view[reflected >> 3].type == kMesh) q.prim = only(in, f_.mirror_prim.data() + at, one);
         Color r = shade_any(scene_, f_, reflected >> 3, q);
         c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
       }
     }
-    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col);
-    store_rgb(out, c.r | c.g << 8 | c.b << 16, count);
+    return c.r | c.g << 8 | c.b << 16;
   }
 
   const Scene& scene_;
@@ -226,12 +278,20 @@ class Painter {
 
 void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
   if (!frame->valid) {
-    std::memset(rgb, 0, static_cast<size_t>(3) * frame->height * frame->width);
+    const size_t stride = static_cast<size_t>(3) * frame->width;
+    std::memset(rgb + stride * frame->row_begin, 0, stride * (frame->row_end - frame->row_begin));
     return;
   }
+  if (frame->background && !fits(*frame, *frame->background)) frame->background = nullptr;
+  pack_casters(frame);
   rasterize(scene, frame);
+  if (frame->background) {
+    mark_dirty(scene, frame, *frame->background);
+    copy_rows(*frame, *frame->background, rgb);
+  }
   Painter(scene, frame, rgb).paint();
   blend_transparent(scene, frame, rgb);
+  if (frame->recorder) record_frame(scene, frame, frame->recorder);
 }
 
 }  // namespace VLMRM_ISA

@@ -11,6 +11,7 @@
 #include "ray/intersect.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -42,6 +43,7 @@ class Resolve {
     find_pairs();
     sample_pairs();
     make_fragments();
+    if (f_.recorder) record_fragments();
     shade_fragments();
     write_pixels();
     f_.num_slots = 0;
@@ -51,33 +53,40 @@ class Resolve {
   // Lists which geoms may cover the sub-samples of each slot: those of the 3 x 3 neighbours.
   void find_pairs() {
     f_.num_pairs = 0;
+    clear(&f_.sample_depth, &f_.sample_id);
+    if (f_.mirror) clear(&f_.mirror_sample_depth, &f_.mirror_sample_id);
     for (int s = 0; s < f_.num_slots; ++s) {
-      for (int k = 4 * s; k < 4 * s + 4; ++k) {
-        f_.sample_depth[k] = scene_.zfar;
-        f_.mirror_sample_depth[k] = scene_.zfar;
-        f_.sample_id[k] = -1;
-        f_.mirror_sample_id[k] = -1;
-      }
       if (f_.slot_smooth[s]) continue;
       add_neighbours(f_.id, s);
       if (f_.mirror) add_neighbours(f_.mirror_id, s);
     }
   }
 
+  void clear(std::vector<float>* depth, std::vector<int32_t>* id) {
+    for (int k = 0; k < 4 * f_.num_slots; k += kLanes) {
+      store(depth->data() + k, splat(scene_.zfar));
+      store(id->data() + k, splat(int32_t{-1}));
+    }
+  }
+
   void add_neighbours(const std::vector<int32_t>& ids, int s) {
-    const int first = f_.num_pairs;
-    const int x = f_.slot_x[s], y = f_.slot_y[s];
-    for (int row = std::max(y - 1, 0); row <= std::min(y + 1, f_.height - 1); ++row) {
-      for (int col = std::max(x - 1, 0); col <= std::min(x + 1, f_.width - 1); ++col) {
-        const int32_t id = ids[row * f_.pitch + col];
-        if (id < 0) continue;
-        const int view = id >> 3;
-        bool known = false;
-        for (int k = first; k < f_.num_pairs; ++k) known |= f_.pair_view[k] == view;
-        if (known) continue;
-        f_.pair_view[f_.num_pairs] = view;
-        f_.pair_slot[f_.num_pairs++] = s;
-      }
+    const int x = f_.slot_x[s], y = f_.slot_y[s], left = std::max(x - 1, 0);
+    const int32_t* here = ids.data() + y * f_.pitch + left;
+    const int32_t* row[3] = {y > 0 ? here - f_.pitch : here, here,
+                             y + 1 < f_.height ? here + f_.pitch : here};
+    Four view[3];
+    for (int i = 0; i < 3; ++i) view[i] = load_four(row[i]) >> 3;
+    // Bit 4 i + j is set for a surface in row i and column j that is not listed yet.
+    const int inside = (1 << (std::min(x + 2, f_.width) - left)) - 1;
+    int rest = inside * 0x111 & ~(bits_of(view[0] < 0) | bits_of(view[1] < 0) << 4 |
+                                  bits_of(view[2] < 0) << 8);
+    while (rest) {
+      const int at = __builtin_ctz(rest);
+      const int32_t one = row[at >> 2][at & 3] >> 3;
+      rest &= ~(bits_of(view[0] == one) | bits_of(view[1] == one) << 4 |
+                bits_of(view[2] == one) << 8);
+      f_.pair_view[f_.num_pairs] = one;
+      f_.pair_slot[f_.num_pairs++] = s;
     }
   }
 
@@ -238,6 +247,16 @@ class Resolve {
                             4 * s + i);
       }
       add_samples(s, sample, mirrored, false);
+    }
+  }
+
+  // Notes where the background's surfaces lie, for shadows that fall on them later.
+  void record_fragments() {
+    for (int i = 0; i < f_.num_fragments; ++i) {
+      const int view = f_.fragment_id[i] >> 3, s = f_.fragment_slot[i];
+      if (view < 0 || f_.view[view].mirrored) continue;
+      record_point(scene_, f_, f_.slot_y[s], f_.slot_x[s], f_.fragment_x[i], f_.fragment_y[i],
+                   f_.fragment_depth[i], f_.recorder);
     }
   }
 

@@ -360,6 +360,23 @@ void place_lights(const Scene& scene, const World& w, Frame* f) {
   }
 }
 
+// Takes the bounds of a geom to a spot light's image plane at unit depth, some texels wider.
+void project(const Scene& scene, const Light& light, float depth, float half, Caster* c) {
+  if (c->inside_near) {
+    c->u0 = c->v0 = -kFar;
+    c->u1 = c->v1 = kFar;
+    return;
+  }
+  const float near = 1 / (depth - half), far = 1 / (depth + half);
+  c->u0 *= c->u0 < 0 ? near : far;
+  c->u1 *= c->u1 > 0 ? near : far;
+  c->v0 *= c->v0 < 0 ? near : far;
+  c->v1 *= c->v1 > 0 ? near : far;
+  const float texels = 4 * light.tan_shadow / scene.shadow_size;
+  c->u0 -= texels, c->u1 += texels;
+  c->v0 -= texels, c->v1 += texels;
+}
+
 // Lists, for each shadow light, the geoms that lie behind the near plane of its map.
 void place_casters(const Scene& scene, Frame* f) {
   for (size_t i = 0; i < scene.lights.size(); ++i) {
@@ -380,10 +397,9 @@ void place_casters(const Scene& scene, Frame* f) {
       const float u = dot3(to, l.side), v = dot3(to, l.up);
       const float texel = 2 * scene.shadow_clip / scene.shadow_size;
       const float eu = extent(g, l.side) + texel, ev = extent(g, l.up) + texel;
-      c.u0 = parallel ? u - eu : -kFar;
-      c.u1 = parallel ? u + eu : kFar;
-      c.v0 = parallel ? v - ev : -kFar;
-      c.v1 = parallel ? v + ev : kFar;
+      c.u0 = u - eu, c.u1 = u + eu;
+      c.v0 = v - ev, c.v1 = v + ev;
+      if (!parallel) project(scene, scene.lights[i], depth, half, &c);
     }
   }
 }
@@ -403,6 +419,11 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
+  row_end = h;
+  words = (pitch / kMinLanes + 63) / 64;
+  touched.resize(static_cast<size_t>(words) * h);
+  spread.resize(touched.size());
+  dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   slot_pixel.resize(kMaxSlots);
@@ -455,8 +476,11 @@ void Frame::fit(const Scene& scene) {
     mirror_light.resize(num_lights);
     num_casters.resize(num_lights);
     casters.resize(num_lights);
+    caster_bounds.resize(num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
+  caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
+  for (auto& rows : caster_bounds) rows.resize(4 * (caster_pitch + 1));
 }
 
 void set_up(const Scene& scene, const World& w, Frame* f) {

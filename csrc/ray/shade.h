@@ -13,6 +13,7 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
+constexpr float kNowhere = 1e30f;
 constexpr float kTurn = 6.28318530717959f;
 
 // The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
@@ -273,6 +274,43 @@ VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
   return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
 }
 
+// Lays the casters' bounds out for near_casters.
+inline void pack_casters(Frame* f) {
+  const int pitch = f->caster_pitch;
+  for (size_t light = 0; light < f->casters.size(); ++light) {
+    float* u0 = f->caster_bounds[light].data();
+    float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
+    all[0] = all[2] = kNowhere, all[1] = all[3] = -kNowhere;
+    for (int i = 0; i < pitch; ++i) {
+      u0[i] = v0[i] = kNowhere, u1[i] = v1[i] = -kNowhere;
+      if (i >= f->num_casters[light]) continue;
+      const Caster& c = f->casters[light][i];
+      u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
+      all[0] = std::min(all[0], c.u0), all[1] = std::max(all[1], c.u1);
+      all[2] = std::min(all[2], c.v0), all[3] = std::max(all[3], c.v1);
+    }
+  }
+}
+
+// The part of the light's image plane that a packet covers.
+struct Footprint {
+  float u0, u1, v0, v1;
+};
+
+VLMRM_INLINE Footprint footprint_of(vm lanes, vf u, vf v) {
+  const vf far = splat(kNowhere);
+  return {smallest(select(lanes, u, far)), largest(select(lanes, u, -far)),
+          smallest(select(lanes, v, far)), largest(select(lanes, v, -far))};
+}
+
+// Bit i is set where caster first + i may darken a part of the footprint.
+VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footprint& p) {
+  const int pitch = f.caster_pitch;
+  const float* u0 = f.caster_bounds[light].data() + first;
+  return bits((splat(p.u1) > load(u0)) & (splat(p.u0) < load(u0 + pitch)) &
+              (splat(p.v1) > load(u0 + 2 * pitch)) & (splat(p.v0) < load(u0 + 3 * pitch)));
+}
+
 // Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
   const ViewLight& l = f.light[index];
@@ -281,19 +319,30 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   vf depth = dot(from, l.dir), u = dot(from, l.side), v = dot(from, l.up);
   vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
   todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
+  const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
+  const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
+  todo &= (bu > splat(all[0])) & (bu < splat(all[1])) & (bv > splat(all[2])) &
+          (bv < splat(all[3]));
   vm shadow = {};
   if (!any(todo)) return shadow;
+  const Footprint footprint = footprint_of(todo, bu, bv);
   // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
   const float texel = 1.5f * 2 / scene.shadow_size;
   const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
-  vf limit;
-  v3 dir;
+  vf limit = {};
+  v3 dir = {};
   bool snapped = false;
-  for (int i = 0; i < f.num_casters[index]; ++i) {
-    const Caster& c = f.casters[index][i];
+  int first = -kLanes, list = 0;
+  for (;;) {
+    while (!list && (first += kLanes) < f.num_casters[index]) {
+      list = near_casters(f, index, first, footprint);
+    }
+    if (!list) break;
+    const Caster& c = f.casters[index][first + __builtin_ctz(list)];
+    list &= list - 1;
     if (c.view == self && f.view[self].type != kMesh) continue;
-    vm near = todo & ~shadow & (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) &
-              (v < splat(c.v1));
+    vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
+              (bv < splat(c.v1));
     if (!any(near)) continue;
     if (!snapped) {
       // The map holds what the light sees through the middle of the texel that p falls into.

@@ -110,6 +110,10 @@ VLMRM_INLINE vi select(vm m, vi yes, vi no) { return {raw_select(m.v, yes.v, no.
 // The number where the mask is set, else 0.
 VLMRM_INLINE vi operator&(vm m, vi a) { return select(m, a, vi{}); }
 
+// Of all lanes, none of which may be NaN.
+VLMRM_INLINE float smallest(vf a) { return raw_smallest(a.v); }
+VLMRM_INLINE float largest(vf a) { return -raw_smallest(-a.v); }
+
 VLMRM_INLINE vi as_int(vf a) { return {reinterpret_cast<RawInt>(a.v)}; }
 VLMRM_INLINE vf as_float(vi a) { return {reinterpret_cast<RawFloat>(a.v)}; }
 VLMRM_INLINE vf to_float(vi a) { return {__builtin_convertvector(a.v, RawFloat)}; }

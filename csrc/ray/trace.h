@@ -117,12 +117,13 @@ VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&
     do {
       if (top == 0) return;
       --top;
-    } while (!any(stack[top].enter < *to));
+    } while (!any(stack[top].enter <= *to));
     n = nodes + stack[top].node;
   }
 }
 
-// The nearest triangle with from < t <= to; back faces count only if `kBothSides`.
+// The nearest triangle with from < t <= to, of several the last one, whatever the other lanes of the
+// packet meet; back faces count only if `kBothSides`.
 template <bool kBothSides>
 VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to) {
   const Packet r = make_packet(o, d);
@@ -132,7 +133,8 @@ VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf 
       const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
       if (!any(c.inside)) continue;
       const vf t = c.t / abs(c.det);
-      const vm win = c.inside & (t > from) & (t <= hit.t);
+      const vm last = ~hit.mask | (splat(i) > hit.prim);
+      const vm win = c.inside & (t > from) & ((t < hit.t) | ((t == hit.t) & last));
       hit.t = select(win, t, hit.t);
       hit.prim = select(win, splat(i), hit.prim);
       hit.mask |= win;

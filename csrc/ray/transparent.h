@@ -9,6 +9,7 @@
 #include "ray/resolve.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -24,8 +25,11 @@ struct BlendGeom {
   template <int kType>
   VLMRM_INLINE void run() {
     const ViewGeom& g = f->view[view];
-    for (int row = g.y0; row < g.y1; ++row) {
-      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) packet<kType>(g, row, col);
+    for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
+      const uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
+      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
+        if (!f->background || get_bit(dirty, col / kLanes)) packet<kType>(g, row, col);
+      }
     }
   }
 

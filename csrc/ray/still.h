@@ -1,0 +1,227 @@
+// The kernels' side of the static-background cache: what to redo over a background, and what to
+// note while one is drawn.
+//
+// A packet has to be shaded anew if a moving geom covers one of its pixels or of their neighbours
+// (whose surfaces the sub-samples see), if its shadow may fall on one, or if it is transparent
+// and in front. All else that a pixel's colour depends on is equal in background and frame.
+#ifndef VLMRM_RAY_STILL_H_
+#define VLMRM_RAY_STILL_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "ray/cache.h"
+#include "ray/frame.h"
+#include "ray/simd.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+VLMRM_INLINE void set_bit(uint64_t* row, int packet) {
+  row[packet >> 6] |= uint64_t{1} << (packet & 63);
+}
+VLMRM_INLINE bool get_bit(const uint64_t* row, int packet) {
+  return row[packet >> 6] >> (packet & 63) & 1;
+}
+
+// Calls f(packet) for each bit that is set in a row of `words` words.
+template <class F>
+VLMRM_INLINE void for_each_bit(const uint64_t* row, int words, F&& f) {
+  for (int w = 0; w < words; ++w) {
+    for (uint64_t rest = row[w]; rest != 0; rest &= rest - 1) f(64 * w + __builtin_ctzll(rest));
+  }
+}
+
+// The rows whose surfaces are needed: those to draw and their neighbours.
+VLMRM_INLINE int first_row(const Frame& f) { return std::max(f.row_begin - 1, 0); }
+VLMRM_INLINE int last_row(const Frame& f) { return std::min(f.row_end + 1, f.height); }
+
+// Everything in a background that geoms which are hidden from it could still change.
+inline bool fits(const Frame& f, const Background& b) {
+  return f.general == b.general && f.reflective == b.reflective && f.mirror == b.mirror &&
+         f.haze_height == b.haze_height &&
+         (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
+}
+
+// Notes that lanes `won` of a packet show a moving geom; a neighbour sees only an outermost lane.
+VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
+  const int packet = col / kLanes, last = (f->width - 1) / kLanes;
+  set_bit(&f->touched[static_cast<size_t>(row) * f->words], packet);
+  uint64_t* spread = &f->spread[static_cast<size_t>(row) * f->words];
+  set_bit(spread, packet);
+  if (packet > 0 && (won & 1)) set_bit(spread, packet - 1);
+  if (packet < last && won >> (kLanes - 1) & 1) set_bit(spread, packet + 1);
+}
+
+// Makes the worker's buffers equal to the background's in the rows needed.
+inline void restore(Frame* f, const Background& b) {
+  if (f->held != b.serial) {
+    std::copy(b.depth.begin(), b.depth.end(), f->depth.begin());
+    std::copy(b.id.begin(), b.id.end(), f->id.begin());
+    std::copy(b.mirror_depth.begin(), b.mirror_depth.end(), f->mirror_depth.begin());
+    std::copy(b.mirror_id.begin(), b.mirror_id.end(), f->mirror_id.begin());
+    std::copy(b.prim.begin(), b.prim.end(), f->prim.begin());
+    std::copy(b.mirror_prim.begin(), b.mirror_prim.end(), f->mirror_prim.begin());
+    std::fill(f->touched.begin(), f->touched.end(), 0);
+    f->held = b.serial;
+  }
+  for (int row = first_row(*f); row < last_row(*f); ++row) {
+    uint64_t* touched = &f->touched[static_cast<size_t>(row) * f->words];
+    for_each_bit(touched, f->words, [&](int packet) {
+      const int at = row * f->pitch + packet * kLanes;
+      store(f->depth.data() + at, load(b.depth.data() + at));
+      store(f->id.data() + at, load(b.id.data() + at));
+      if (!b.prim.empty()) store(f->prim.data() + at, load(b.prim.data() + at));
+      if (!b.mirror) return;
+      if (!b.prim.empty()) store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
+      store(f->mirror_depth.data() + at, load(b.mirror_depth.data() + at));
+      store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
+    });
+    std::fill(touched, touched + f->words, 0);
+    std::fill_n(&f->spread[static_cast<size_t>(row) * f->words], f->words, 0);
+  }
+}
+
+struct Box {
+  float u0, u1, v0, v1;
+};
+
+// Marks the packets of one row whose surface points a caster's box may hold.
+VLMRM_INLINE void mark_row(const Frame& f, const Background& b, const LightBounds& l, int row,
+                           const Box& box, uint64_t* dirty) {
+  const int packets = f.pitch / kLanes;
+  const size_t at = static_cast<size_t>(row) * b.stride;
+  for (int p = 0; p < packets; p += kLanes) {
+    const vm meets = (load(&l.u0[at + p]) < splat(box.u1)) & (load(&l.u1[at + p]) > splat(box.u0)) &
+                     (load(&l.v0[at + p]) < splat(box.v1)) & (load(&l.v1[at + p]) > splat(box.v0));
+    dirty[p >> 6] |= static_cast<uint64_t>(static_cast<uint32_t>(bits(meets))) << (p & 63);
+  }
+}
+
+// Marks what moving casters may darken.
+inline void mark_shadows(const Scene& scene, Frame* f, const Background& b) {
+  for (const LightBounds& l : b.lights) {
+    for (int k = 0; k < f->num_casters[l.light]; ++k) {
+      const Caster& c = f->casters[l.light][k];
+      if (scene.geoms[c.view].still) continue;
+      const Box box = {c.u0, c.u1, c.v0, c.v1};
+      for (int row = f->row_begin; row < f->row_end; ++row) {
+        const float* whole = &l.row[4 * static_cast<size_t>(row)];
+        if (!(whole[0] < box.u1 && whole[1] > box.u0 && whole[2] < box.v1 && whole[3] > box.v0)) {
+          continue;
+        }
+        mark_row(*f, b, l, row, box, &f->dirty[static_cast<size_t>(row) * f->words]);
+      }
+    }
+  }
+}
+
+// Marks the rectangles of moving transparent geoms and of their mirror images.
+inline void mark_transparent(const Scene& scene, Frame* f) {
+  const int n = static_cast<int>(scene.geoms.size());
+  for (int k = 0; k < f->num_transparent; ++k) {
+    const int geom = f->transparent[k];
+    if (scene.geoms[geom].still) continue;
+    for (int view = geom; view < (f->mirror ? 2 * n : n); view += n) {
+      const ViewGeom& g = f->view[view];
+      if (!g.drawn) continue;
+      for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
+        uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
+        for (int p = g.x0 / kLanes; p * kLanes < g.x1; ++p) set_bit(dirty, p);
+      }
+    }
+  }
+}
+
+// Lists in `dirty` the packets to be shaded, once the moving geoms' surfaces are in place.
+inline void mark_dirty(const Scene& scene, Frame* f, const Background& b) {
+  const int first = first_row(*f), last = last_row(*f);
+  for (int row = f->row_begin; row < f->row_end; ++row) {
+    const size_t at = static_cast<size_t>(row) * f->words;
+    for (int w = 0; w < f->words; ++w) {
+      uint64_t any = f->spread[at + w];
+      if (row > first) any |= f->spread[at + w - f->words];
+      if (row + 1 < last) any |= f->spread[at + w + f->words];
+      f->dirty[at + w] = any;
+    }
+  }
+  mark_shadows(scene, f, b);
+  mark_transparent(scene, f);
+}
+
+// Widens the bounds of a packet by the point at depth t along the eye ray (x, y, -1).
+inline void record_point(const Scene& scene, const Frame& f, int row, int col, float x, float y,
+                         float t, Background* b) {
+  const float p[3] = {f.orthographic ? x : x * t, f.orthographic ? y : y * t, -t};
+  const size_t at = static_cast<size_t>(row) * b->stride + col / kLanes;
+  for (LightBounds& bounds : b->lights) {
+    const ViewLight& l = f.light[bounds.light];
+    const Light& light = scene.lights[bounds.light];
+    float depth = 0, u = 0, v = 0, scale = 0;
+    for (int k = 0; k < 3; ++k) {
+      depth += (p[k] - l.pos[k]) * l.dir[k];
+      u += (p[k] - l.pos[k]) * l.side[k];
+      v += (p[k] - l.pos[k]) * l.up[k];
+      scale += std::abs(p[k]) + std::abs(l.pos[k]);
+    }
+    // The kernels round these numbers differently, by less than this.
+    float slack = 1e-5f * scale;
+    const bool parallel = light.type == kDirectional;
+    const float reach = parallel ? scene.shadow_clip : depth * light.tan_shadow;
+    // Outside of the shadow map nothing is dark.
+    if (depth < scene.znear - slack || std::abs(u) > reach + slack || std::abs(v) > reach + slack) {
+      continue;
+    }
+    if (!parallel) {
+      const float near = std::max(depth, scene.znear);
+      u /= near, v /= near;
+      slack *= (1 + std::abs(u) + std::abs(v)) / near;
+    }
+    bounds.u0[at] = std::min(bounds.u0[at], u - slack);
+    bounds.u1[at] = std::max(bounds.u1[at], u + slack);
+    bounds.v0[at] = std::min(bounds.v0[at], v - slack);
+    bounds.v1[at] = std::max(bounds.v1[at], v + slack);
+  }
+}
+
+// Keeps what a worker has just drawn without moving geoms. Fragments were noted on the way.
+inline void record_frame(const Scene& scene, Frame* f, Background* b) {
+  const int n = static_cast<int>(scene.geoms.size());
+  for (int row = 0; row < f->height; ++row) {
+    for (int col = 0; col < f->width; ++col) {
+      const int at = row * f->pitch + col;
+      if (f->id[at] < 0 || f->id[at] >> 3 >= n) continue;
+      record_point(scene, *f, row, col, f->left + col * f->step_x, f->top - row * f->step_y,
+                   f->depth[at], b);
+    }
+  }
+  for (LightBounds& l : b->lights) {
+    for (int row = 0; row < f->height; ++row) {
+      const size_t at = static_cast<size_t>(row) * b->stride, end = at + b->stride;
+      float* whole = &l.row[4 * static_cast<size_t>(row)];
+      whole[0] = *std::min_element(l.u0.begin() + at, l.u0.begin() + end);
+      whole[1] = *std::max_element(l.u1.begin() + at, l.u1.begin() + end);
+      whole[2] = *std::min_element(l.v0.begin() + at, l.v0.begin() + end);
+      whole[3] = *std::max_element(l.v1.begin() + at, l.v1.begin() + end);
+    }
+  }
+  std::copy(f->depth.begin(), f->depth.end(), b->depth.begin());
+  std::copy(f->id.begin(), f->id.end(), b->id.begin());
+  std::copy(f->mirror_depth.begin(), f->mirror_depth.end(), b->mirror_depth.begin());
+  std::copy(f->mirror_id.begin(), f->mirror_id.end(), b->mirror_id.begin());
+  std::copy(f->prim.begin(), f->prim.end(), b->prim.begin());
+  std::copy(f->mirror_prim.begin(), f->mirror_prim.end(), b->mirror_prim.begin());
+}
+
+// Copies the background's rows; the dirty packets in them are then drawn over.
+inline void copy_rows(const Frame& f, const Background& b, uint8_t* rgb) {
+  const size_t stride = static_cast<size_t>(3) * f.width;
+  std::memcpy(rgb + stride * f.row_begin, b.rgb.data() + stride * f.row_begin,
+              stride * (f.row_end - f.row_begin));
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_STILL_H_
