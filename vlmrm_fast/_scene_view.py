@@ -9,6 +9,7 @@ import mujoco
 
 from vlmrm_fast import _camera, _look, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._sources import extra_fields
 from vlmrm_fast.errors import ArgumentError, UnsupportedSceneError
 
 
@@ -20,6 +21,8 @@ class Scene:
         camera: the camera as it was given.
         unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
             draw; None if it can.
+        needs: `MjData` fields that it is drawn from beyond those of `Poses`: worlds must then come
+            as MjData, or as a batch unless "contact" is among them.
         option: what is shown; a copy.
         flags: every render flag by name.
     """
@@ -43,6 +46,7 @@ class Scene:
         self.option = _look.resolve_option(option)
         self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
+        self.needs = extra_fields(model, self.option)
         self.unsupported: str | None = None
         self._built: _scene.Built | None = None
         try:
