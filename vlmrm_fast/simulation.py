@@ -144,9 +144,9 @@ class Simulation:
     ) -> np.ndarray:
         """As `step`, then draw the state reached: each world on the core that just stepped it.
 
-        The same bits as `step` and `renderer.render(poses, out)`, without waiting in between for
+        The same bits as `step` and `renderer.render(batch, out)`, without waiting in between for
         the slowest world; `draw_share` says how the time was spent. Where this cannot be done
-        (Python callbacks, plugins, sleep, another renderer than "ray") the two run in turn.
+        (Python callbacks, plugins, sleep, tendons, "gl") the two run in turn.
 
         Args:
             ctrl: (N, nu) controls, finite.
@@ -168,7 +168,7 @@ class Simulation:
                 start = time.perf_counter()
                 failed = self._step_batch(num_substeps)
                 stepped = time.perf_counter()
-                renderer.render(poses, out)
+                renderer.render(self.batch, out)
                 done = time.perf_counter()
                 self.draw_share = (done - stepped) / (done - start)
                 return failed

@@ -170,7 +170,6 @@ class TaskWorlds:
         self._mix = mix or Mix()
         self.simulation = Simulation(task.load_model(), num_envs, num_threads, task.fields)
         self.model = self.simulation.model
-        self._poses = self.simulation.poses
         self.height, self.width = render_shape(render_size, reward.image_size)
         scene = Scene.from_model(self.model, task.camera if camera is None else camera)
         self._renderer = Renderer(
@@ -222,7 +221,7 @@ class TaskWorlds:
         """
         self.diverged[:], self._started = False, True
         self._reset_worlds(np.arange(self.num_envs))
-        self._renderer.render(self._poses, out=self.last_frames)
+        self._renderer.render(self.simulation.batch, out=self.last_frames)
         self._remember()
         return self._observation.copy()
 
