@@ -67,11 +67,12 @@ Mesh read_mesh(const py::tuple& item) {
   require(corners.size() == 9 * n && normals.size() == 9 * n && n < (1 << 27),
           "meshes must be (T, 3, 3) corners and normals");
   if (item[2].is_none()) {
-    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n));
+    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n), true);
   }
   auto texcoords = item[2].cast<Array<float>>();
   require(texcoords.size() == 6 * n, "meshes must have (T, 3, 2) texture coordinates");
-  return build_mesh(corners.data(), normals.data(), texcoords.data(), static_cast<int32_t>(n));
+  return build_mesh(corners.data(), normals.data(), texcoords.data(),
+                     static_cast<int32_t>(n), true);
 }
 
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
@@ -111,6 +112,7 @@ void read_lights(const Array<int32_t>& ints, const Array<float>& floats, Scene* 
     std::copy(b + 3, b + 6, l.diffuse);
     std::copy(b + 6, b + 9, l.specular);
     std::copy(b + 9, b + 12, l.attenuation);
+    l.lights_backs = l.ambient[0] > 0 || l.ambient[1] > 0 || l.ambient[2] > 0;
     l.cos_cutoff = b[12], l.exponent = b[13], l.tan_shadow = b[14];
     require(l.index < scene->num_model_lights, "light index out of range");
     scene->lights.push_back(l);
@@ -156,6 +158,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
   scene->orthographic = integer("orthographic");
+  scene->round = number("round");
   scene->cull = integer("cull_face");
   scene->additive = integer("additive");
   scene->fog = integer("fog");

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from vlmrm_fast._sources import extra_fields
 from vlmrm_fast.envs.capture import Capture
 from vlmrm_fast.errors import ArgumentError, UnsupportedSceneError
 from vlmrm_fast.rendering import Camera, Poses, Renderer, Scene
@@ -45,9 +44,9 @@ def scene_or_none(model: Any, camera: Any) -> Scene | None:
     reason: object
     try:
         scene = Scene.from_model(model, as_camera(camera))
-        # What is captured of an environment's state are poses alone.
-        more = ", ".join(extra_fields(model, None))
-        reason = scene.unsupported or (f"it is drawn from {more} too." if more else None)
+        reason = scene.unsupported
+        if reason is None and scene.needs:
+            reason = f"it shows elements that change shape, drawn from {', '.join(scene.needs)}."
     except UnsupportedSceneError as error:
         reason = error
     if reason is None:
