@@ -21,6 +21,7 @@ struct BlendGeom {
   Frame* f;
   uint8_t* rgb;
   int view;
+  int lanes = kAllBits;  // of the packet in hand that are to be blended
 
   template <int kType>
   VLMRM_INLINE void run() {
@@ -28,7 +29,8 @@ struct BlendGeom {
     for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
       const uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
       for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
-        if (!f->background || get_bit(dirty, col / kLanes)) packet<kType>(g, row, col);
+        lanes = f->background ? lanes_of(dirty, col) : kAllBits;
+        if (lanes) packet<kType>(g, row, col);
       }
     }
   }
@@ -95,7 +97,7 @@ struct BlendGeom {
     store(share, cover);
     store(over[0], c.r), store(over[1], c.g), store(over[2], c.b);
     for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
-      if (!(share[i] > 0)) continue;
+      if (!(share[i] > 0) || !(lanes >> i & 1)) continue;
       const float a = alpha * share[i], under = g.mirrored ? 1.0f : 1.0f - a;
       for (int k = 0; k < 3; ++k) {
         const float v = a * over[k][i] + under * out[3 * i + k] + 0.5f;
