@@ -17,6 +17,7 @@
 #include "arguments.h"
 #include "bind_stepper.h"
 #include "gl/bindings.h"
+#include "ray/bind_dynamic.h"
 #include "ray/cache.h"
 #include "ray/draw.h"
 #include "ray/frame.h"
@@ -86,8 +87,7 @@ void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* s
     std::copy(b + 3, b + 7, g.rgba);
     g.emission = b[7], g.specular = b[8], g.shininess = b[9], g.reflectance = b[10];
     g.repeat[0] = b[11], g.repeat[1] = b[12];
-    // cos^exponent = 1 / 1024
-    g.dim_below = g.shininess > 0 ? std::exp(-6.93f / (128 * g.shininess)) : -2.0f;
+    g.set_dim_below();
     const int32_t limit = g.from_site ? scene->num_model_sites : scene->num_model_geoms;
     require(g.index >= 0 && g.index < limit, "geom index out of range");
     require(g.texture < static_cast<int32_t>(scene->assets->textures.size()), "texture out of range");
@@ -345,6 +345,7 @@ class Renderer {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Native renderer of vlmrm_fast.";
   vlmrm::gl::bind(m);
+  vlmrm::bind_dynamic(m);
   m.def("simd_level", [] { return vlmrm::choose_kernel().name; },
         "Instruction set that new renderers use. Raises ValueError if VLMRM_FAST_SIMD names none.");
   m.def("simd_levels", [] {

@@ -225,7 +225,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
       rotate(w.cam_mat, column, g.axis[k]);
     }
     g.mesh = nullptr;
-    if (g.type == kMesh) set_mesh(scene.meshes[geom.mesh], &g);
+    if (g.type == kMesh) set_mesh(scene.mesh(geom), &g);
     set_local_eye(&g);
     g.radius = bounding_radius(g);
     if (g.type == kMesh && g.mesh->nodes.empty()) {
@@ -453,7 +453,7 @@ void Frame::fit(const Scene& scene) {
     mirror_depth.resize(depth.size());
     mirror_id.resize(id.size());
   }
-  const bool meshes = !scene.assets->meshes.empty();
+  const bool meshes = scene.changing || !scene.assets->meshes.empty();
   if (meshes && prim.empty()) {
     prim.resize(id.size());
     sample_prim.resize(sample_id.size());

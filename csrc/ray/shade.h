@@ -247,10 +247,12 @@ VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit,
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
   }
-  // The far wall casts too where the near plane of the map cuts the geom open.
-  if (c.inside_near) {
+  // The far wall casts too where the near plane of the map cuts the geom open, and on what is
+  // seen inside of glass.
+  if (c.inside_near || g.transparent) {
     Hit out = hit_local<kType, true>(o, d, g.size);
-    shadow |= out.mask & (out.t > vf{}) & (out.t < limit) & (in.t > vf{});
+    const vm far = out.mask & (out.t > vf{}) & (out.t < limit);
+    shadow |= g.transparent ? far : far & (in.t > vf{});
   }
   return shadow;
 }
