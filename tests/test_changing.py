@@ -65,9 +65,9 @@ def _ray(model: mujoco.MjModel, option: Any = None, size: int = SIZE) -> Rendere
 
 
 @pytest.mark.usefixtures("_gl")
-@pytest.mark.parametrize("name", ["TENDONS", "FLEX", "SKIN"])
-def test_elements_that_change_shape_look_as_in_mujoco(name: str) -> None:
-    model, data = _world(globals()[name], 1 if name == "SKIN" else 100)
+@pytest.mark.parametrize("xml", [TENDONS, FLEX, SKIN], ids=["tendons", "flexes", "skins"])
+def test_elements_that_change_shape_look_as_in_mujoco(xml: str) -> None:
+    model, data = _world(xml, 1 if xml is SKIN else 100)
     with mujoco.Renderer(model, SIZE, SIZE) as theirs:
         theirs.update_scene(data, _mjv())
         assert _psnr(theirs.render(), _ray(model).render(data)[0]) >= 41

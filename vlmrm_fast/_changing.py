@@ -50,9 +50,11 @@ def not_drawn(model: mujoco.MjModel, option: mujoco.MjvOption, listed: Any) -> l
     finders = model.sensor_type == mujoco.mjtSensor.mjSENS_RANGEFINDER
     if finders.any() and option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER]:
         bad.append("rangefinder lines")
-    for name in ("mjVIS_BODYBVH", "mjVIS_MESHBVH", "mjVIS_SDFITER"):
-        if option.flags[getattr(mujoco.mjtVisFlag, name)]:
-            bad.append(f"{name.removeprefix('mjVIS_').lower()} lines")
+    bad += [
+        f"{name.lower()} lines"
+        for name in ("BODYBVH", "MESHBVH", "SDFITER")
+        if option.flags[getattr(mujoco.mjtVisFlag, f"mjVIS_{name}")]
+    ]
     if option.label:
         bad.append("labels")
     return list(dict.fromkeys(bad))

@@ -14,7 +14,7 @@ from vlmrm_fast.errors import ArgumentError
 
 
 class DynamicDrawer:
-    """Draws a changing scene with the `ray` kernels: lists what each world shows, then draws that."""
+    """Draws a changing scene with the `ray` kernels: lists what a world shows, then draws that."""
 
     def __init__(
         self,

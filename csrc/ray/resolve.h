@@ -218,6 +218,8 @@ class Resolve {
       }
       if (sample[i] == center) {
         add_fragment(slot, center, 0, 0, weight);
+      } else if (is_mesh(sample[i].id)) {
+        add_fragment(slot, sample[i], 0, 0, weight);  // as OpenGL does: on the triangle's plane
       } else {
         add_fragment(slot, sample[i], kSampleX[i], kSampleY[i], weight);
       }

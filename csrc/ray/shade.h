@@ -239,8 +239,12 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
 }
 
 template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
-  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v3 o, v3 d, vf limit,
+                       vf offset) {
+  if (kType == kMesh) {
+    return any_triangle(*g.mesh, o, d, limit,
+                        {to_local(g, splat3(l.side)), to_local(g, splat3(l.up)), offset});
+  }
   Hit in = hit_local<kType, false>(o, d, g.size);
   vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
@@ -260,12 +264,13 @@ VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit,
 struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
+  const ViewLight& l;
   v3 o, d;
-  vf limit, bias;
+  vf limit, offset;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit, bias);
+    shadow = blocks<kType>(c, g, l, o, d, limit, offset);
   }
 };
 
@@ -329,8 +334,7 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   if (!any(todo)) return shadow;
   const Footprint footprint = footprint_of(todo, bu, bv);
   // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
-  const float texel = 1.5f * 2 / scene.shadow_size;
-  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
+  const vf offset = reach * splat(1.5f * 2 / scene.shadow_size);
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
@@ -357,8 +361,8 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
                      : v3{-from.x, -from.y, -from.z};
     }
     const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), bias, {}};
+    CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), offset, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }

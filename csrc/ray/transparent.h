@@ -14,6 +14,8 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
+constexpr int32_t kNoTriangle = 0x7fffffff;
+
 // Blends one geom. In the mirror the picture behind is taken as black, which it is wherever no
 // opaque geom is mirrored too, and both of MuJoCo's passes are taken at once.
 struct BlendGeom {
@@ -35,12 +37,18 @@ struct BlendGeom {
     }
   }
 
+  // The part of the eye rays between what lies before the geom and what hides it.
+  VLMRM_INLINE Range range_of(const ViewGeom& g, int at) const {
+    const vf limit = load(f->depth.data() + at), near = splat(scene.znear);
+    if (g.mirrored) return {max(near, limit), load(f->mirror_depth.data() + at)};
+    return {near, limit};
+  }
+
   // Where the geom is the nearest thing at (x, y) and how deep.
   template <int kType>
-  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, vf beyond, Hit* h) {
-    const vf limit = load(f->depth.data() + at), near = max(splat(scene.znear), beyond);
-    const Range range = g.mirrored ? Range{max(near, limit), load(f->mirror_depth.data() + at)}
-                                   : Range{near, limit};
+  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
+    const vf limit = load(f->depth.data() + at);
+    const Range range = range_of(g, at);
     *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
                     : hit_eye<kType>(g, x, y, range);
     vm mask = h->mask & (h->t > splat(scene.znear));
@@ -49,17 +57,9 @@ struct BlendGeom {
     return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
   }
 
-  // A mesh shows all its front faces, one behind the other.
   template <int kType>
   VLMRM_INLINE void packet(const ViewGeom& g, int row, int col) {
-    vf beyond[5] = {vf{}, vf{}, vf{}, vf{}, vf{}};
-    while (layer<kType>(g, row, col, beyond) && kType == kMesh) {
-    }
-  }
-
-  // Blends what lies beyond the given depths of the centre and the samples, and moves them there.
-  template <int kType>
-  VLMRM_INLINE bool layer(const ViewGeom& g, int row, int col, vf* beyond) {
+    if (kType == kMesh) return mesh_packet(g, row, col);
     const int at = row * f->pitch + col;
     const vf px = lane_index() + splat(static_cast<float>(col));
     Points q;
@@ -67,25 +67,126 @@ struct BlendGeom {
     q.y = splat(f->top - row * f->step_y);
     q.active = all_lanes();
     Hit h;
-    vm center = visible<kType>(g, at, q.x, q.y, beyond[4], &h);
-    beyond[4] = select(center, h.t, splat(scene.zfar));
-    q.t = h.t, q.face = h.face, q.prim = h.prim;
+    vm center = visible<kType>(g, at, q.x, q.y, &h);
+    q.t = h.t, q.face = h.face;
     vf cover = vf{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      vm mask = visible<kType>(g, at, x, y, beyond[s], &h);
-      beyond[s] = select(mask, h.t, splat(scene.zfar));
+      vm mask = visible<kType>(g, at, x, y, &h);
       cover += select(mask, splat(0.25f), vf{});
       vm use = mask & ~center;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
-      q.prim = select(use, h.prim, q.prim);
       center |= mask;
     }
-    if (!any(cover > vf{})) return false;
-    blend(g, row, col, shade_any(scene, *f, view, q), cover);
-    return true;
+    if (any(cover > vf{})) blend(g, row, col, shade_any(scene, *f, view, q), cover);
+  }
+
+  // A sample of a mesh: what it holds so far, 0..255, and its next triangle in drawing order.
+  struct Sample {
+    vf x, y;
+    v3 rgb;
+    vi number, prim;
+    vf t;
+  };
+
+  // A mesh is not sorted: each of its triangles is blended over what the ones before it left in the
+  // samples, which all start from the pixel's colour.
+  void mesh_packet(const ViewGeom& g, int row, int col) {
+    const v3 black = {vf{}, vf{}, vf{}};
+    Sample sample[4];
+    if (!start_samples(g, row, col, sample)) return;
+    const v3 under = load_pixels(row, col);
+    for (Sample& s : sample) s.rgb = g.mirrored ? black : under;
+    blend_triangles(g, row, col, sample);
+    // The mirrored scene is drawn by itself, in both passes, and added.
+    if (g.mirrored && start_samples(g, row, col, sample)) blend_triangles(g, row, col, sample);
+    const v3 sum = sample[0].rgb + sample[1].rgb + (sample[2].rgb + sample[3].rgb);
+    store_pixels(row, col, g.mirrored ? under + sum * splat(0.25f) : sum * splat(0.25f));
+  }
+
+  bool start_samples(const ViewGeom& g, int row, int col, Sample* sample) {
+    const int at = row * f->pitch + col;
+    const vf px = lane_index() + splat(static_cast<float>(col));
+    vm seen = {};
+    for (int s = 0; s < 4; ++s) {
+      sample[s].x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
+      sample[s].y = splat(f->top - (row + kSampleY[s]) * f->step_y);
+      advance(g, at, all_lanes(), splat(int32_t{-1}), &sample[s]);
+      seen |= sample[s].number < splat(kNoTriangle);
+    }
+    return any(seen);
+  }
+
+  void blend_triangles(const ViewGeom& g, int row, int col, Sample* sample) {
+    Points q;
+    q.x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
+    q.y = splat(f->top - row * f->step_y);
+    q.face = vi{};
+    q.active = all_lanes();
+    while (true) {
+      vi now = splat(kNoTriangle);
+      for (int s = 0; s < 4; ++s) now = select(sample[s].number < now, sample[s].number, now);
+      const vm left = now < splat(kNoTriangle);
+      if (!any(left)) return;
+      q.t = splat(1.0f), q.prim = vi{};
+      for (int s = 0; s < 4; ++s) {
+        const vm mine = left & (sample[s].number == now);
+        q.t = select(mine, sample[s].t, q.t), q.prim = select(mine, sample[s].prim, q.prim);
+      }
+      const Color c = shade_any(scene, *f, view, q);
+      for (int s = 0; s < 4; ++s) {
+        const vm mine = left & (sample[s].number == now);
+        if (!any(mine)) continue;
+        blend_sample(g.alpha, c, mine, &sample[s].rgb);
+        advance(g, row * f->pitch + col, mine, now, &sample[s]);
+      }
+    }
+  }
+
+  v3 load_pixels(int row, int col) const {
+    float c[3][kLanes] = {};
+    const uint8_t* in = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
+    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
+      for (int k = 0; k < 3; ++k) c[k][i] = in[3 * i + k];
+    }
+    return {load(c[0]), load(c[1]), load(c[2])};
+  }
+
+  void store_pixels(int row, int col, v3 a) {
+    float c[3][kLanes];
+    store(c[0], a.x), store(c[1], a.y), store(c[2], a.z);
+    uint8_t* out = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
+    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
+      for (int k = 0; k < 3; ++k) {
+        out[3 * i + k] = static_cast<uint8_t>(std::min(c[k][i] + 0.5f, 255.0f));
+      }
+    }
+  }
+
+  // One write of the frame buffer, rounded to a byte as there.
+  void blend_sample(float alpha, const Color& c, vm mask, v3* under) const {
+    const vf over = splat(alpha), left = splat(1 - alpha), half = splat(0.5f);
+    auto mixed = [&](vi a, vf b) { return floor(to_float(a) * over + b * left + half); };
+    const v3 after = {mixed(c.r, under->x), mixed(c.g, under->y), mixed(c.b, under->z)};
+    *under = select(mask, after, *under);
+  }
+
+  // Moves lanes of `todo` on to the triangle after number `after`.
+  void advance(const ViewGeom& g, int at, vm todo, vi after, Sample* s) {
+    Range range = range_of(g, at);
+    vm shown = todo;
+    if (g.mirrored) shown &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
+    range.to = select(shown, range.to, splat(-1.0f));
+    vi number = splat(kNoTriangle);
+    const Ray r = f->orthographic ? eye_ray<true>(g, s->x, s->y) : eye_ray<false>(g, s->x, s->y);
+    const MeshHit h =
+        g.hollow ? next_triangle<true>(*g.mesh, r.o, r.d, range.from, range.to, after, &number)
+                 : next_triangle<false>(*g.mesh, r.o, r.d, range.from, range.to, after, &number);
+    s->number = select(todo, number, s->number);
+    s->prim = select(todo, h.prim, s->prim);
+    s->t = select(todo, h.t, s->t);
   }
 
   VLMRM_INLINE void blend(const ViewGeom& g, int row, int col, const Color& c, vf cover) {
