@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "arguments.h"
@@ -206,20 +207,27 @@ double now() {
 
 }  // namespace
 
-Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
+Sink make_sink(int height, int width, const py::object& format, bool planar, int supersample) {
   require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
   Sink sink;
   sink.height = height, sink.width = width, sink.supersample = supersample, sink.planar = planar;
-  if (table.is_none()) return sink;
-  auto bits = table.cast<py::array>();
-  require(bits.size() == 3 * 256, "the table must be (3, 256)");
-  if (bits.itemsize() == 2) {
-    auto halves = bits.cast<Array<uint16_t>>();
-    sink.halves.assign(halves.data(), halves.data() + halves.size());
-  } else {
-    auto words = bits.cast<Array<uint32_t>>();
-    sink.words.assign(words.data(), words.data() + words.size());
+  if (!format.is_none()) {
+    const auto [number, table, mean, std] =
+        format.cast<std::tuple<int, py::array, std::array<float, 3>, std::array<float, 3>>>();
+    require(number >= 1 && number <= 3 && table.size() == 3 * 256, "unknown format");
+    sink.number = static_cast<Number>(number);
+    std::copy(mean.begin(), mean.end(), sink.mean);
+    std::copy(std.begin(), std.end(), sink.std);
+    if (sink.number == Number::kFloat32) {
+      const auto words = table.cast<Array<uint32_t>>();
+      sink.words.assign(words.data(), words.data() + words.size());
+    } else {
+      const auto halves = table.cast<Array<uint16_t>>();
+      sink.halves.assign(halves.data(), halves.data() + halves.size());
+    }
   }
+  const std::string level = choose_kernel().name;
+  if (level == "avx2" || level == "avx512") sink.use_vectors();
   return sink;
 }
 
@@ -228,9 +236,9 @@ namespace {
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
-           const py::object& table, bool planar, int supersample, bool cache)
+           const py::object& format, bool planar, int supersample, bool cache)
       : scene_(std::move(scene)),
-        sink_(make_sink(height, width, table, planar, supersample)),
+        sink_(make_sink(height, width, format, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
     require(num_threads > 0, "sizes must be positive");
     for (int i = 0; i < num_threads; ++i) {
@@ -362,7 +370,7 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int,
                     bool>(),
            py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
-           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
+           py::arg("number_format") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
            py::arg("cache") = true)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),

@@ -358,7 +358,7 @@ class Renderer:
                 self.height,
                 self.width,
                 self.num_threads,
-                self.output.table(),
+                self.output.format(),
                 self.output.layout == "nchw",
                 self.output.supersample,
                 self._cache,
