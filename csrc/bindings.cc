@@ -111,6 +111,7 @@ void read_lights(const Array<int32_t>& ints, const Array<float>& floats, Scene* 
     std::copy(b + 3, b + 6, l.diffuse);
     std::copy(b + 6, b + 9, l.specular);
     std::copy(b + 9, b + 12, l.attenuation);
+    l.lights_backs = l.ambient[0] > 0 || l.ambient[1] > 0 || l.ambient[2] > 0;
     l.cos_cutoff = b[12], l.exponent = b[13], l.tan_shadow = b[14];
     require(l.index < scene->num_model_lights, "light index out of range");
     scene->lights.push_back(l);
@@ -156,6 +157,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
   scene->orthographic = integer("orthographic");
+  scene->round = number("round");
   scene->cull = integer("cull_face");
   scene->additive = integer("additive");
   scene->fog = integer("fog");
