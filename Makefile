@@ -8,10 +8,11 @@ NATIVE  = $(wildcard csrc/*.* csrc/*/*.*)
 # Where the sanitizers' builds go, and the tests that run under them. Their runtime must be in the
 # process before Python; LeakSanitizer would report what Python itself keeps.
 SANITIZED = build/sanitized
-NATIVE_TESTS = tests/test_rendering.py tests/test_rendering_scene.py
+NATIVE_TESTS = $(wildcard tests/test_rendering*.py) tests/test_outputs.py
 PRELOAD = $(shell $(CXX) -print-file-name=lib$(1).so):$(shell $(CXX) -print-file-name=libstdc++.so)
+SECONDS = 600
 
-.PHONY: help setup demo test lint check bench gallery asan tsan gpu docs clean
+.PHONY: help setup demo test lint check bench gallery asan tsan fuzz gpu docs clean
 
 help:
 	@echo "make demo    install, then train an agent from one sentence (CPU, no download); results in runs/demo"
@@ -21,6 +22,7 @@ help:
 	@echo "make gallery  MuJoCo's pictures beside ours, with figures, in out/gallery/index.html"
 	@echo "make asan    the renderer's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan    the same under ThreadSanitizer"
+	@echo "make fuzz    random scenes under AddressSanitizer for SECONDS=600"
 	@echo "make gpu     the tests and benchmarks that need a CUDA device"
 	@echo "make docs    HTML documentation in docs/_build/html"
 	@echo "make setup   only install (.venv, editable, with the development tools)"
@@ -70,6 +72,10 @@ asan: $(SANITIZED)/address,undefined/.built
 tsan: $(SANITIZED)/thread/.built
 	VLMRM_FAST_TEST_CORE=$(<D) LD_PRELOAD=$(call PRELOAD,tsan) TSAN_OPTIONS=suppressions=tests/tsan.supp:die_after_fork=0:exitcode=66 \
 	  $(BIN)/python -m pytest --noconftest -p native_build -q $(NATIVE_TESTS) -k "not system_gives"
+
+fuzz: $(SANITIZED)/address,undefined/.built
+	VLMRM_FAST_TEST_CORE=$(<D) LD_PRELOAD=$(call PRELOAD,asan) ASAN_OPTIONS=detect_leaks=0 \
+	  $(BIN)/python tests/fuzz_scenes.py --seconds $(SECONDS)
 
 gpu: $(STAMP)
 	VLMRM_FAST_REQUIRE_GPU=1 $(BIN)/python -m pytest tests bench -m gpu --benchmark-json bench/results/gpu.json

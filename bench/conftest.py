@@ -2,12 +2,17 @@
 
 import importlib.metadata
 import os
+import sys
+from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 # Before any GL context: both triton and Mesa bring an LLVM, and the other order crashes.
 import pytest
 import triton  # noqa: F401
+
+# The helper modules here, and the tests' comparison with MuJoCo's pictures.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

@@ -61,6 +61,7 @@ class MujocoApi {
 
   // A size or an offset; throws std::runtime_error for an unknown name.
   size_t at(const std::string& name) const;
+  bool has(const std::string& name) const { return layout_.count(name) > 0; }
 
   // Calls `body`, which may call the functions below; an mju_error inside throws std::runtime_error
   // with its text instead of ending the process. `body` must own nothing that needs a destructor.

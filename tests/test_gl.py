@@ -202,14 +202,16 @@ def test_auto_takes_gl_only_for_what_ray_does_not_draw(
     humanoid: mujoco.MjModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert Renderer(Scene.from_model(humanoid), 8, 8, 1).backend == "ray"
-    scene = Scene.from_model(mujoco.MjModel.from_xml_string(ALL_SORTS))
+    option = mujoco.MjvOption()
+    option.label = int(mujoco.mjtLabel.mjLABEL_BODY)
+    scene = Scene.from_model(humanoid, option=option)
     assert scene.unsupported
-    with pytest.raises(UnsupportedSceneError, match="'rope'"):
+    with pytest.raises(UnsupportedSceneError, match="got labels"):
         Renderer(scene, 8, 8, 1, "ray")
     with caplog.at_level(logging.WARNING), Renderer(scene, 8, 8) as renderer:
         assert renderer.backend == "gl"
     assert len(caplog.records) == 1
-    assert "'rope'" in caplog.text
+    assert "got labels" in caplog.text
 
 
 def test_a_closed_renderer_and_other_models_are_named(humanoid: mujoco.MjModel) -> None:
@@ -292,7 +294,9 @@ model = mujoco.MjModel.from_xml_string('''<mujoco><worldbody><site name="a"/><bo
 site="a"/><site site="b"/></spatial></tendon></mujoco>''')
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
-scene = Scene.from_model(model)
+option = mujoco.MjvOption()
+option.label = int(mujoco.mjtLabel.mjLABEL_BODY)
+scene = Scene.from_model(model, option=option)
 """
 
 
@@ -310,7 +314,7 @@ renderer = Renderer(scene, 16, 16, 2, "gl")
 assert "triton" in sys.modules
 ours = renderer.render(data)
 with mujoco.Renderer(model, 16, 16) as theirs:  # ends its display when the process ends
-    theirs.update_scene(data)
+    theirs.update_scene(data, -1, option)
     assert (theirs.render() == ours[0]).all()
 assert (renderer.render(data) == ours).all()
 print("fine")
@@ -353,5 +357,5 @@ for backend, kind in (("gl", RendererError), ("auto", UnsupportedSceneError)):
     first, second = done.stdout.splitlines()
     assert "EGL must be installed, got" in first
     assert "backend='ray'" in first
-    assert "'rope'" in second
+    assert "got labels" in second
     assert "EGL must be installed" in second

@@ -115,13 +115,12 @@ def test_a_tracking_camera_follows_its_body(model: mujoco.MjModel) -> None:
     assert (abs(a - b) > 8).any(-1).mean() < 0.05
 
 
-def test_every_element_that_is_not_drawn_is_named() -> None:
-    rope = '<tendon><spatial name="rope"><site site="a"/><site site="b"/></spatial></tendon>'
-    xml = BOX.format('<site name="a"/><site name="b" pos="0 0 1"/>').replace(
-        "<worldbody>", rope + "<worldbody>"
-    )
-    with pytest.raises(UnsupportedSceneError, match=r"'rope' .tendon"):
-        Renderer(Scene.from_model(mujoco.MjModel.from_xml_string(xml)), 8, 8, 1, "ray")
+def test_what_is_not_drawn_is_named(model: mujoco.MjModel) -> None:
+    option = mujoco.MjvOption()
+    option.label = int(mujoco.mjtLabel.mjLABEL_BODY)
+    scene = Scene.from_model(model, option=option)
+    with pytest.raises(UnsupportedSceneError, match=r"got labels\. Hide them"):
+        Renderer(scene, 8, 8, 1, "ray")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class GlDrawer:
         """Start the threads and make their contexts.
 
         Args:
-            model: what is drawn; kept.
+            model: what is drawn; copied.
             camera: where it is seen from; copied.
             output: the format of the pictures.
             option: what is shown; None for MuJoCo's defaults.
@@ -82,8 +83,8 @@ class GlDrawer:
         """
         # Triton after a software driver of OpenGL would crash this process.
         load_triton()
-        self._model, self._output = model, output
-        self._reader = SourceReader(model, option, num_threads)
+        self._model, self._output = copy.copy(model), output
+        self._reader = SourceReader(self._model, option, num_threads)
         self._process = os.getpid()
         numbers = {
             int(getattr(mujoco.mjtRndFlag, f"mjRND_{name.upper()}")): bool(value)
@@ -92,14 +93,14 @@ class GlDrawer:
         try:
             self._native: _core.GlRenderer | None = _core.GlRenderer(
                 _mujoco_api.load(),
-                model._address,
+                self._model._address,
                 _mujoco_api.option_bytes(option),
                 _mujoco_api.camera_bytes(camera),
                 list(numbers.items()),
                 (
                     output.height,
                     output.width,
-                    output.table(),
+                    output.format(),
                     output.layout == "nchw",
                     output.supersample,
                 ),

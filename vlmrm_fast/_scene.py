@@ -9,7 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from vlmrm_fast import _core, _meshes, _textures
+from vlmrm_fast import _changing, _core, _meshes, _textures
 from vlmrm_fast.errors import UnsupportedSceneError
 
 _TYPES = {
@@ -50,12 +50,25 @@ class _Tables:
     mesh_ids: dict[tuple[bool, int], int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Built:
+    """What a scene is drawn from.
+
+    Attributes:
+        native: the native scene; without geoms and lights where they change.
+        changing: None, or the rest of what `_core.DynamicRenderer` lists a changing scene with.
+    """
+
+    native: _core.Scene
+    changing: dict[str, Any] | None = None
+
+
 def build(
     model: mujoco.MjModel,
     camera: mujoco.MjvCamera,
     option: mujoco.MjvOption,
     flags: Mapping[str, bool],
-) -> _core.Scene:
+) -> Built:
     """Return the native scene of `model`: what `mjv_updateScene` lists and `mjr_render` draws.
 
     Args:
@@ -65,20 +78,22 @@ def build(
         flags: all render flags, as `_look.resolve_flags` returns them.
 
     Returns:
-        The immutable native scene.
+        The scene, immutable.
 
     Raises:
         UnsupportedSceneError: the model shows elements that are not drawn; each is named.
     """
     scene = _abstract_scene(model, camera, option)
-    _check_supported(model, scene)
+    changing = _changing.is_changing(model, option, scene)
+    _check_supported(model, option, scene, changing)
     tables = _Tables()
-    for geom in scene.geoms[: scene.ngeom]:
+    shadows = flags["shadow"] and model.vis.quality.shadowsize > 0
+    rest = _add_assets(model, flags, shadows, tables) if changing else None
+    for geom in scene.geoms[: 0 if changing else scene.ngeom]:
         _add_geom(model, geom, tables)
     # Point and image lights are skipped, as mjr_render skips them.
     lights = [light for light in scene.lights[: scene.nlight] if light.type in {0, 1}]
-    shadows = flags["shadow"] and model.vis.quality.shadowsize > 0
-    for light in lights[:_MAX_LIGHTS]:
+    for light in lights[: 0 if changing else _MAX_LIGHTS]:
         _add_light(model, light, shadows, tables)
     sky = _sky(model) if flags["skybox"] else -1
     options = {
@@ -86,6 +101,7 @@ def build(
         "nsite": model.nsite,
         "nlight": model.nlight,
         "sky": _add_sky(model, sky, tables) if sky >= 0 else -1,
+        "round": _round(model.vis.quality.numslices, 2 * np.pi),
         "cull_face": int(flags["cull_face"]),
         "additive": int(flags["additive"]),
         "reflective": _reflective(tables) if flags["reflection"] else -1,
@@ -98,7 +114,7 @@ def build(
         **_fog(model, flags["fog"]),
         **_frustum(scene.camera[0]),
     }
-    return _core.Scene(
+    native = _core.Scene(
         np.array(tables.geom_ints, np.int32).reshape(-1, 8),
         np.array(tables.geom_floats, np.float32).reshape(-1, 13),
         np.array(tables.light_ints, np.int32).reshape(-1, 3),
@@ -107,6 +123,34 @@ def build(
         tables.meshes,
         options,
     )
+    return Built(native, rest)
+
+
+def _add_assets(
+    model: mujoco.MjModel, flags: Mapping[str, bool], shadows: bool, tables: _Tables
+) -> dict[str, Any]:
+    """Append all textures and meshes that geoms may use; return what lists a changing scene."""
+    textures = np.full(model.ntex, -1, np.int32)
+    meshes, hfields = np.full(2 * model.nmesh, -1, np.int32), np.full(model.nhfield, -1, np.int32)
+    used = set(model.mat_texid[:, int(mujoco.mjtTextureRole.mjTEXROLE_RGB)].tolist()) - {-1}
+    for tex in sorted(used):
+        textures[tex] = _add_texture(model, tex, tables)
+    for kind, data in sorted(set(zip(model.geom_type, model.geom_dataid, strict=True))):
+        if kind == _HFIELD:
+            hfields[data] = _add_triangles(model, True, int(data), tables)
+        elif kind in {_MESH, _SDF}:
+            # mjv_updateScene numbers meshes by two, for the convex hulls between them.
+            for row in (2 * data, 2 * data + 1):
+                meshes[row] = _add_triangles(model, False, int(row), tables)
+    return {
+        **_changing.tables(model),
+        "textures": textures,
+        "meshes": meshes,
+        "hfields": hfields,
+        "shadows": bool(shadows),
+        "reflection": bool(flags["reflection"]),
+        "max_lights": _MAX_LIGHTS,
+    }
 
 
 def _abstract_scene(
@@ -161,11 +205,13 @@ def _fog(model: mujoco.MjModel, shown: bool) -> dict[str, float]:
     return {"fog": int(shown), "fog_end": end, "fog_rate": rate, **rgb}
 
 
-def _check_supported(model: mujoco.MjModel, scene: mujoco.MjvScene) -> None:
-    bad = []
+def _check_supported(
+    model: mujoco.MjModel, option: mujoco.MjvOption, scene: mujoco.MjvScene, changing: bool
+) -> None:
+    bad = _changing.not_drawn(model, option, scene)
     for geom in scene.geoms[: scene.ngeom]:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
-        if geom.type not in _TYPES or geom.objtype not in {_SITE, _GEOM}:
+        if not changing and geom.type not in _TYPES:
             bad.append(f"{kind} {_name(model, geom)}")
     if bad:
         raise UnsupportedSceneError(
@@ -222,15 +268,22 @@ def _add_mesh(model: mujoco.MjModel, geom: Any, tables: _Tables) -> int:
     """Append the triangles of a mesh or height field once; return their row, -1 for other geoms."""
     if geom.type not in {_MESH, _SDF, _HFIELD}:
         return -1
-    key = (geom.type == _HFIELD, int(geom.dataid))
+    return _add_triangles(model, geom.type == _HFIELD, int(geom.dataid), tables)
+
+
+def _add_triangles(model: mujoco.MjModel, is_hfield: bool, data: int, tables: _Tables) -> int:
+    key = (is_hfield, data)
     if key not in tables.mesh_ids:
-        if geom.type == _HFIELD:
-            triangles = _meshes.hfield_triangles(model, geom.dataid)
+        triangles: _meshes.Triangles | None
+        if is_hfield:
+            triangles = _meshes.hfield_triangles(model, data)
+        elif data % 2:
+            triangles = _meshes.hull_triangles(model, data // 2)
         else:
             # mjv_updateScene numbers meshes by two, for the convex hulls between them.
-            triangles = _meshes.mesh_triangles(model, geom.dataid // 2)
-        tables.meshes.append(triangles)
-        tables.mesh_ids[key] = len(tables.meshes) - 1
+            triangles = _meshes.mesh_triangles(model, data // 2)
+        tables.mesh_ids[key] = len(tables.meshes) if triangles else -1
+        tables.meshes += [triangles] if triangles else []
     return tables.mesh_ids[key]
 
 
@@ -239,12 +292,16 @@ def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
     size = np.array(geom.size, np.float64)
     if geom.type in {_PLANE, _BOX, _MESH, _SDF, _HFIELD}:
         return size
-    around = 2 * np.pi / model.vis.quality.numslices
-    along = np.pi / model.vis.quality.numstacks
-    size[:2] *= np.sqrt(np.sin(around) / around)
+    size[:2] *= _round(model.vis.quality.numslices, 2 * np.pi)
     if geom.type in {_SPHERE, _ELLIPSOID}:
-        size[2] *= np.sqrt(np.sin(along) / along)
+        size[2] *= _round(model.vis.quality.numstacks, np.pi)
     return size
+
+
+def _round(sides: int, turn: float) -> float:
+    """Return the radius of the circle that has the area of a unit polygon with `sides` a `turn`."""
+    angle = turn / sides
+    return float(np.sqrt(np.sin(angle) / angle))
 
 
 def _add_light(model: mujoco.MjModel, light: Any, shadows: bool, tables: _Tables) -> None:

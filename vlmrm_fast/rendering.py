@@ -13,9 +13,11 @@ import numpy as np
 
 from vlmrm_fast import _camera, _core, _look, _scene
 from vlmrm_fast._camera import Camera
+from vlmrm_fast._dynamic import DynamicDrawer
 from vlmrm_fast._gl import GlDrawer
 from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
+from vlmrm_fast._sources import extra_fields
 from vlmrm_fast.errors import ArgumentError, RendererError, UnsupportedSceneError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
@@ -34,6 +36,8 @@ class Scene:
         camera: the camera as it was given.
         unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
             draw; None if it can.
+        needs: `MjData` fields that it is drawn from beyond those of `Poses`: worlds must then come
+            as MjData, or as a batch unless "contact" is among them.
         option: what is shown; a copy.
         flags: every render flag by name.
     """
@@ -57,10 +61,11 @@ class Scene:
         self.option = _look.resolve_option(option)
         self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
+        self.needs = extra_fields(model, self.option)
         self.unsupported: str | None = None
-        self._native: _core.Scene | None = None
+        self._built: _scene.Built | None = None
         try:
-            self._native = _scene.build(model, self._view.mjv, self.option, self.flags)
+            self._built = _scene.build(model, self._view.mjv, self.option, self.flags)
         except UnsupportedSceneError as error:
             self.unsupported = str(error)
 
@@ -193,7 +198,7 @@ class Renderer:
             supersample=supersample,
         )
         self._native: _core.Renderer | None = None
-        self._gl: GlDrawer | None = None
+        self._drawer: GlDrawer | DynamicDrawer | None = None
         self._process = -1
         self._cache = bool(cache)
         self._batch: BatchPoses | None = None
@@ -211,7 +216,7 @@ class Renderer:
             return "ray"
         self.num_threads = num_threads or 1
         try:
-            self._gl = GlDrawer(
+            gl = self._drawer = GlDrawer(
                 self.scene.model,
                 self.scene._view.mjv,
                 self.output,
@@ -225,7 +230,7 @@ class Renderer:
                 raise
             raise UnsupportedSceneError(f"{reason} MuJoCo's OpenGL: {error}") from error
         if backend == "auto":
-            _log.warning("Drawing with OpenGL (%s): %s", self._gl.driver.renderer, reason)
+            _log.warning("Drawing with OpenGL (%s): %s", gl.driver.renderer, reason)
         return "gl"
 
     def render(
@@ -251,8 +256,10 @@ class Renderer:
         Raises:
             ArgumentError: `source` or `out` has the wrong type or shape, or the renderer is closed.
         """
-        if self._gl is not None:
-            return self._gl.render(source, out)
+        if self.backend == "ray" and self._process != os.getpid():
+            self._start()
+        if self._drawer is not None:
+            return self._drawer.render(source, out)
         poses = self._poses(source)
         n = poses.num_worlds
         frames = self.output.array(out, n)
@@ -271,7 +278,7 @@ class Renderer:
         Returns:
             True for the "ray" back end with no more workers than the stepper has.
         """
-        return self.backend == "ray" and self.num_threads <= stepper.num_workers
+        return self._drawer is None and self.num_threads <= stepper.num_workers
 
     def draw_stepped(
         self, poses: Poses, frames: np.ndarray, stepper: _core.Stepper, num_substeps: int
@@ -322,8 +329,8 @@ class Renderer:
         """Stop the workers. Further calls of `render` raise."""
         self._native = None
         self._process = os.getpid()
-        if self._gl is not None:
-            self._gl.close()
+        if self._drawer is not None:
+            self._drawer.close()
 
     def __enter__(self) -> Renderer:
         """Return self."""
@@ -335,14 +342,27 @@ class Renderer:
 
     def _start(self) -> None:
         # Threads do not survive a fork, so a child process starts its own.
-        assert self.scene._native is not None
+        built = self.scene._built
+        assert built is not None
         try:
+            self._process = os.getpid()
+            if built.changing is not None:
+                self._drawer = DynamicDrawer(
+                    self.scene.model,
+                    self.scene._view.mjv,
+                    self.output,
+                    option=self.scene.option,
+                    native=built.native,
+                    changing=built.changing,
+                    num_threads=self.num_threads,
+                )
+                return
             self._native = _core.Renderer(
-                self.scene._native,
+                built.native,
                 self.height,
                 self.width,
                 self.num_threads,
-                self.output.table(),
+                self.output.format(),
                 self.output.layout == "nchw",
                 self.output.supersample,
                 self._cache,

@@ -5,6 +5,7 @@
 #ifndef VLMRM_RAY_SCENE_H_
 #define VLMRM_RAY_SCENE_H_
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -57,13 +58,18 @@ struct Geom {
   int32_t texture = -1;
   int32_t uniform = 0;
   int32_t casts = 1;
-  int32_t mesh = -1;  // row of Scene::meshes
+  int32_t mesh = -1;  // row of Scene::meshes, or -2 - row of Scene::own_meshes
   int32_t still = 0;      // welded to the world: worth looking for in a background
   float size[3];     // mjvGeom convention: radius, radius, half length for capsules and cylinders
   float rgba[4];
   float emission, specular, shininess, reflectance;
   float repeat[2];
   float dim_below;  // cosine below which the highlight is too weak to show
+
+  // From `shininess`: cos^exponent = 1 / 1024.
+  void set_dim_below() {
+    dim_below = shininess > 0 ? std::exp(-6.93f / (128 * shininess)) : -2.0f;
+  }
 };
 
 struct Light {
@@ -73,6 +79,7 @@ struct Light {
   float ambient[3], diffuse[3], specular[3];
   float attenuation[3];
   float cos_cutoff, exponent;
+  bool lights_backs;  // its ambient part reaches what turns away from it
   float tan_shadow;  // half opening of the shadow map of a spot light
 };
 
@@ -86,8 +93,10 @@ struct Scene {
   std::shared_ptr<const Assets> assets;
   const Texture* textures = nullptr;  // those of `assets`
   const Mesh* meshes = nullptr;       // those of `assets`
+  bool changing = false;              // lists differ from frame to frame
   std::vector<Geom> geoms;
   std::vector<Light> lights;
+  std::vector<Mesh> own_meshes;  // triangles that differ from frame to frame
   int32_t num_model_geoms = 0, num_model_sites = 0, num_model_lights = 0;
   int32_t sky = -1;         // texture index
   int32_t reflective = -1;  // geom index of the first that may be the mirror
@@ -102,11 +111,16 @@ struct Scene {
   float haze_peak = 0;  // height at which it is opaque
   float haze_rgb[3] = {1, 1, 1};
   float global_ambient = 0;
+  float round = 1;       // radius of a circle with the area of MuJoCo's unit polygon
   int32_t cull = 1;      // back faces are not drawn
   int32_t additive = 0;  // transparent geoms add up
   int32_t fog = 0;
   float fog_end = 0, fog_rate = 0;  // (fog_end - depth) * fog_rate of a surface shows
   float fog_rgb[3] = {0, 0, 0};
+
+  const Mesh& mesh(const Geom& geom) const {
+    return geom.mesh >= 0 ? meshes[geom.mesh] : own_meshes[-2 - geom.mesh];
+  }
 };
 
 // Rows of one world; float64, as MuJoCo stores them.

@@ -72,15 +72,25 @@ VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
   }
 }
 
-// Applies texrepeat and wraps. A uniform texture repeats per metre instead of per shape.
+// How often the texture repeats along axis k. A uniform one repeats per metre instead of per shape.
+VLMRM_INLINE float repeats(const Geom& geom, const float* s, int k) {
+  return geom.repeat[k] * (geom.uniform != 0 && s[k] > 0 ? s[k] : 1.0f);
+}
+
+// Applies texrepeat and wraps.
 VLMRM_INLINE Coordinates repeat(const Geom& geom, const float* s, Coordinates c) {
-  const bool metric = geom.uniform != 0;
-  vf ru = splat(geom.repeat[0] * (metric && s[0] > 0 ? s[0] : 1.0f));
-  vf rv = splat(geom.repeat[1] * (metric && s[1] > 0 ? s[1] : 1.0f));
+  vf ru = splat(repeats(geom, s, 0)), rv = splat(repeats(geom, s, 1));
   c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
   c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
   wrap(&c);
   return c;
+}
+
+// The texture's coordinate at the middle, in repetitions. It starts at the edge of a plane; an
+// endless one has no edge in some direction and is moved by half a texture.
+VLMRM_INLINE float first_texel(const Geom& geom, const ViewGeom& g, int k) {
+  const float moved = g.endless ? 0.5f / std::max(repeats(geom, g.size, k), 1e-6f) : 0.0f;
+  return moved + (g.type == kPlane && g.size[k] <= 0 ? 0.0f : 0.5f);
 }
 
 // Faces of a box, for 2d textures.
@@ -105,10 +115,8 @@ struct PlaneAxis {
   float middle, scale;
 };
 VLMRM_INLINE PlaneAxis plane_axis(const Geom& geom, const ViewGeom& g, int k) {
-  const float s = g.size[k], repeat = geom.repeat[k] * (geom.uniform && s > 0 ? s : 1.0f);
-  // An unbounded plane has no corner to start from: its texture is centred on its origin.
-  const float middle = g.reach > 0 ? 0.5f / std::max(geom.repeat[k], 1e-6f) : 0.5f;
-  return {middle * repeat, (s > 0 ? 0.5f / s : 0.5f) * repeat};
+  const float each = repeats(geom, g.size, k);
+  return {first_texel(geom, g, k) * each, (g.size[k] > 0 ? 0.5f / g.size[k] : 0.5f) * each};
 }
 
 VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
@@ -279,18 +287,24 @@ VLMRM_INLINE v3 light_share_flat(const Light& light, const ViewLight& l, const G
 }
 
 template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit, vf bias) {
-  if (kType == kMesh) return any_triangle(*g.mesh, o, d, limit, bias);
+VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v3 o, v3 d, vf limit,
+                       vf offset) {
+  if (kType == kMesh) {
+    return any_triangle(*g.mesh, o, d, limit,
+                        {to_local(g, splat3(l.side)), to_local(g, splat3(l.up)), offset});
+  }
   Hit in = hit_local<kType, false>(o, d, g.size);
   vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
   if (kType == kPlane) {
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
   }
-  // The far wall casts too where the near plane of the map cuts the geom open.
-  if (c.inside_near) {
+  // The far wall casts too where the near plane of the map cuts the geom open, and on what is
+  // seen inside of glass.
+  if (c.inside_near || g.transparent) {
     Hit out = hit_local<kType, true>(o, d, g.size);
-    shadow |= out.mask & (out.t > vf{}) & (out.t < limit) & (in.t > vf{});
+    const vm far = out.mask & (out.t > vf{}) & (out.t < limit);
+    shadow |= g.transparent ? far : far & (in.t > vf{});
   }
   return shadow;
 }
@@ -298,12 +312,13 @@ VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, v3 o, v3 d, vf limit,
 struct CasterTest {
   const Caster& c;
   const ViewGeom& g;
+  const ViewLight& l;
   v3 o, d;
-  vf limit, bias;
+  vf limit, offset;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, o, d, limit, bias);
+    shadow = blocks<kType>(c, g, l, o, d, limit, offset);
   }
 };
 
@@ -362,10 +377,12 @@ struct LightPlace {
 };
 
 __attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
-                                                 int self, v3 p, vm todo, const LightPlace& at);
+                                                 int self, v3 p, v3 n, vm todo,
+                                                 const LightPlace& at);
 
 // Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
+VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
+                          vm todo) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   auto along = [&](const float* axis) __attribute__((always_inline)) {
@@ -385,23 +402,24 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
     todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
   }
   // Few packets have more to do, and what they do would take registers from all.
-  return any(todo) ? trace_shadow(scene, f, index, self, p, todo, at) : vm{};
+  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at) : vm{};
 }
 
-vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo,
+vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
                 const LightPlace& at) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
+  v3 from = p - splat3(l.pos);
   const vf depth = at.depth, u = at.u, v = at.v, reach = at.reach;
   const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
   const Footprint footprint = footprint_of(todo, bu, bv);
   vm shadow = {};
   // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
-  const float texel = 1.5f * 2 / scene.shadow_size;
-  const vf bias = splat(texel * (parallel ? scene.shadow_clip : scene.lights[index].tan_shadow));
+  const vf offset = reach * splat(1.5f * 2 / scene.shadow_size);
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
+  const bool mesh = f.view[self].type == kMesh;
   int first = -kLanes, list = 0;
   for (;;) {
     while (!list && (first += kLanes) < f.num_casters[index]) {
@@ -410,23 +428,28 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
     if (!list) break;
     const Caster& c = f.casters[index][first + __builtin_ctz(list)];
     list &= list - 1;
-    if (c.view == self && f.view[self].type != kMesh) continue;
+    if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
     vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
               (bv < splat(c.v1));
     if (!any(near)) continue;
+    const ViewGeom& g = f.view[c.view];
+    if (c.view == self && !mesh) {
+      // A closed shape lies in its own shadow where it turns away.
+      if (g.type != kPlane) shadow |= near & (dot(n, parallel ? splat3(l.dir) : from) >= vf{});
+      continue;
+    }
     if (!snapped) {
       // The map holds what the light sees through the middle of the texel that p falls into.
       snapped = true;
       p = p + splat3(l.side) * (snap_to_texel(scene, u, reach) - u) +
           splat3(l.up) * (snap_to_texel(scene, v, reach) - v);
-      const v3 from = p - splat3(l.pos);
+      from = p - splat3(l.pos);
       limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
       dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
                      : v3{-from.x, -from.y, -from.z};
     }
-    const ViewGeom& g = f.view[c.view];
-    CasterTest test{c, g, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), bias, {}};
+    CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
+                    select(near, limit, splat(-1.0f)), offset, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }
@@ -490,11 +513,11 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     v3 c = share(i);
     vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    vm shadow = in_shadow(scene, f, i, view, p, todo);
+    vm shadow = in_shadow(scene, f, i, view, p, n, todo);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
-  return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
+  return g.endless ? add_haze(scene, f, q.x, q.y, out) : out;
 }
 
 // One copy of each case: inlined together they would not fit the registers.

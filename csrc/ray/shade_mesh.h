@@ -21,7 +21,7 @@ VLMRM_INLINE v3 gather3(const float* base, vi index) {
   return {gather(base, index), gather(base + 1, index), gather(base + 2, index)};
 }
 
-VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim, v3 local) {
+VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   const vi at = prim * splat(int32_t{kTriangleFloats});
   const float* shape = mesh.shape.data();
   Triangle t;
@@ -32,11 +32,24 @@ VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim, v3 local) {
   const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
   t.grad1 = cross(t.e2, t.normal) * area;
   t.grad2 = cross(t.normal, t.e1) * area;
-  const v3 from = local - t.corner;
-  t.w1 = clamp01(dot(t.grad1, from));
-  t.w2 = clamp01(dot(t.grad2, from));
-  t.w0 = max(splat(1.0f) - t.w1 - t.w2, vf{});
   return t;
+}
+
+// Where the eye ray meets the triangle's plane: OpenGL shades a pixel at its centre even where the
+// triangle only covers samples beside it. `near` is the depth of such a sample.
+VLMRM_INLINE vf plane_depth(const Triangle& t, v3 o, v3 d, vf near) {
+  const vf depth = -dot(o - t.corner, t.normal) / dot(d, t.normal);
+  const vm usable = (depth > near * splat(0.5f)) & (depth < near * splat(2.0f));
+  return select(usable, depth, near);
+}
+
+VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-1.0f)), splat(2.0f)); }
+
+VLMRM_INLINE void set_weights(v3 local, Triangle* t) {
+  const v3 from = local - t->corner;
+  t->w1 = weight(dot(t->grad1, from));
+  t->w2 = weight(dot(t->grad2, from));
+  t->w0 = splat(1.0f) - t->w1 - t->w2;
 }
 
 // The mesh's own texture coordinates.
@@ -128,13 +141,16 @@ VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
 }
 
 // The same passes as `shade`.
-VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, const Points& q) {
+VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Points q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
   const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  Triangle t = triangle_at(*g.mesh, q.prim);
+  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
+  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
   const v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 local = to_local(g, p) + splat3(g.eye);
-  const Triangle t = triangle_at(*g.mesh, q.prim, local);
+  set_weights(local, &t);
   const LitCorners lit = lit_corners(g, q.prim, t);
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
   if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
@@ -162,7 +178,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, cons
     const v3 c = blend_corners(t, corners);
     const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    const vm shadow = in_shadow(scene, f, i, view, p, todo);
+    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};

@@ -143,21 +143,47 @@ VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf 
   return hit;
 }
 
-// Lanes that some triangle, seen from either side, keeps from reaching `to`. Like the polygon offset of
-// a shadow map, a triangle counts only if it is farther than `bias` times its slope against the ray.
-VLMRM_INLINE vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, vf bias) {
+// The first triangle after number `after` in the order in which they are drawn, whatever its depth,
+// with from < t <= to. `hit.prim` is its index, *number its place in that order.
+template <bool kBothSides>
+VLMRM_INLINE MeshHit next_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to, vi after,
+                                   vi* number) {
   const Packet r = make_packet(o, d);
-  const vf dd = dot(d, d);
+  MeshHit hit = {to, vi{}, vm{}};
+  walk(mesh, r, from, &to, [&](int32_t first, int32_t end, vf*) {
+    for (int32_t i = first; i < end; ++i) {
+      const vi source = splat(mesh.source[i]);
+      const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
+      const vf t = c.t / abs(c.det);
+      const vm win = c.inside & (t > from) & (t <= to) & (source > after) & (source < *number);
+      hit.t = select(win, t, hit.t);
+      hit.prim = select(win, splat(i), hit.prim);
+      *number = select(win, source, *number);
+      hit.mask |= win;
+    }
+  });
+  return hit;
+}
+
+// What glPolygonOffset does to a shadow map: a triangle moves away from the light by `amount` times
+// its slope along the axis of the map, `side` or `up`, in which it is steeper.
+struct SlopeOffset {
+  v3 side, up;
+  vf amount;
+};
+
+// Lanes that some triangle, seen from either side, keeps from reaching `to`.
+VLMRM_INLINE vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, const SlopeOffset& offset) {
+  const Packet r = make_packet(o, d);
   vm hit = {};
   walk(mesh, r, vf{}, &to, [&](int32_t first, int32_t end, vf* left) {
     for (int32_t i = first; i < end; ++i) {
       const float* k = &mesh.shape[kTriangleFloats * i];
       const Crossing c = crossing<true>(k, r);
       if (!any(c.inside)) continue;
-      const vf size = abs(c.det);
-      const vf nn = splat(k[9] * k[9] + k[10] * k[10] + k[11] * k[11]);
-      const vf slope = sqrt(max(nn * dd - size * size, vf{}));
-      hit |= c.inside & (c.t > bias * slope) & (c.t > vf{}) & (c.t < *left * size);
+      const v3 n = splat3(k + 9);
+      const vf slope = max(abs(dot(n, offset.side)), abs(dot(n, offset.up)));
+      hit |= c.inside & (c.t > offset.amount * slope) & (c.t > vf{}) & (c.t < *left * abs(c.det));
     }
     *left = select(hit, splat(-1.0f), *left);
   });

@@ -1,0 +1,131 @@
+#include "ray/bind_dynamic.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <stdexcept>
+
+#include "arguments.h"
+#include "ray/draw.h"
+#include "ray/dynamic.h"
+#include "ray/frame.h"
+#include "sources.h"
+#include "thread_pool.h"
+
+namespace py = pybind11;
+
+namespace vlmrm {
+namespace {
+
+template <class T>
+std::vector<T> values(const py::handle& array) {
+  auto a = array.cast<py::array_t<T, py::array::c_style | py::array::forcecast>>();
+  return std::vector<T>(a.data(), a.data() + a.size());
+}
+
+RefillSetup read_setup(const py::dict& d) {
+  RefillSetup setup;
+  setup.api = d["api"].cast<std::shared_ptr<MujocoApi>>();
+  setup.scene = d["scene"].cast<std::shared_ptr<Scene>>();
+  setup.model = reinterpret_cast<const void*>(d["model"].cast<uintptr_t>());
+  setup.option = d["option"].cast<py::bytes>();
+  setup.camera = d["camera"].cast<py::bytes>();
+  setup.textures = values<int32_t>(d["textures"]);
+  setup.meshes = values<int32_t>(d["meshes"]);
+  setup.hfields = values<int32_t>(d["hfields"]);
+  for (auto item : d["skins"].cast<py::list>()) {
+    auto pair = item.cast<py::tuple>();
+    setup.skins.push_back({values<int32_t>(pair[0]), values<float>(pair[1])});
+  }
+  setup.around = d["around"].cast<float>();
+  setup.along = d["along"].cast<float>();
+  setup.slices = d["slices"].cast<int32_t>();
+  setup.shadows = d["shadows"].cast<bool>();
+  setup.reflection = d["reflection"].cast<bool>();
+  setup.shadow_scale = d["shadow_scale"].cast<float>();
+  setup.max_lights = d["max_lights"].cast<int32_t>();
+  return setup;
+}
+
+// One worker's memory.
+struct Worker {
+  Worker(const RefillSetup& setup, const Sink& sink)
+      : refill(setup), frame(*setup.scene, sink.drawn_height(), sink.drawn_width()), scratch(sink) {}
+
+  Refill refill;
+  Frame frame;
+  SinkScratch scratch;
+};
+
+class DynamicRenderer {
+ public:
+  DynamicRenderer(const py::dict& setup, const py::tuple& sink, int num_threads)
+      : setup_(read_setup(setup)),
+        sink_(make_sink(sink[0].cast<int>(), sink[1].cast<int>(), sink[2], sink[3].cast<bool>(),
+                        sink[4].cast<int>())),
+        pool_(std::make_unique<ThreadPool>(num_threads)) {
+    for (int i = 0; i < num_threads; ++i) workers_.push_back(std::make_unique<Worker>(setup_, sink_));
+  }
+
+  // In a forked child the workers are gone: waiting for them would never end, so they are left.
+  ~DynamicRenderer() {
+    if (getpid() != process_) pool_.release();
+  }
+  DynamicRenderer(const DynamicRenderer&) = delete;
+  DynamicRenderer& operator=(const DynamicRenderer&) = delete;
+
+  void render(const Sources& sources, py::array out) {
+    if (!(out.flags() & py::array::c_style) || !out.writeable() ||
+        static_cast<size_t>(out.nbytes()) != sink_.bytes() * sources.count) {
+      throw py::value_error("`out` must be a writeable C-contiguous array of N pictures.");
+    }
+    if (sources.data.empty() && sources.count > 0 && sources.scratch.size() < workers_.size()) {
+      throw py::value_error("sources must hold a mjData for each worker.");
+    }
+    auto* const pictures = static_cast<uint8_t*>(out.mutable_data());
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> turn(turn_);
+    error_.clear();
+    pool_->run(sources.count, [&](int worker, int i) {
+      try {
+        draw(workers_[worker].get(), sources.get(worker, i), pictures + sink_.bytes() * i);
+      } catch (const std::exception& error) {
+        std::lock_guard<std::mutex> lock(error_lock_);
+        if (error_.empty()) error_ = error.what();
+      }
+    });
+    if (!error_.empty()) throw std::runtime_error(error_);
+  }
+
+ private:
+  void draw(Worker* w, void* data, uint8_t* place) {
+    w->refill.update(data);
+    const Scene& scene = w->refill.scene();
+    w->frame.fit(scene);
+    set_up(scene, w->refill.world(), &w->frame);
+    kernel_.draw(scene, &w->frame, sink_.direct() ? place : w->scratch.drawn.data());
+    if (!sink_.direct()) convert(sink_, &w->scratch, place);
+  }
+
+  RefillSetup setup_;
+  Sink sink_;
+  std::unique_ptr<ThreadPool> pool_;
+  pid_t process_ = getpid();
+  std::vector<std::unique_ptr<Worker>> workers_;
+  const Kernel& kernel_ = choose_kernel();
+  std::mutex turn_, error_lock_;
+  std::string error_;
+};
+
+}  // namespace
+
+void bind_dynamic(py::module_& m) {
+  py::class_<DynamicRenderer>(m, "DynamicRenderer")
+      .def(py::init<const py::dict&, const py::tuple&, int>(), py::arg("setup"), py::arg("sink"),
+           py::arg("num_threads"))
+      .def("render", &DynamicRenderer::render, py::arg("sources"), py::arg("out").noconvert());
+}
+
+}  // namespace vlmrm
