@@ -278,7 +278,7 @@ class Painter {
       q.t = only(in, f_.depth.data() + at, one);
       q.face = splat(int32_t{id & 7});
       if (f_.view[id >> 3].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
-      c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
+      c = f_.view[id >> 3].type == kPlane ? shade_plane(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
         q.t = only(in, f_.mirror_depth.data() + at, one);

@@ -353,6 +353,7 @@ void Frame::fit(const Scene& scene) {
     num_casters.resize(num_lights);
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
+    lone_plane.resize(num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
