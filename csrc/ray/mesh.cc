@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "ray/facets.h"
+
 namespace vlmrm {
 namespace {
 
@@ -177,7 +179,8 @@ void add_triangle(const float* corners, const float* normals, const float* texco
 
 }  // namespace
 
-Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count) {
+Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
+                bool exact_creases) {
   Mesh mesh;
   std::vector<Item> items;
   items.reserve(count);
@@ -194,6 +197,9 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     mesh.center[k] = 0.5f * all.lo[k] + 0.5f * all.hi[k];
     mesh.half[k] = std::max(all.hi[k] - mesh.center[k], mesh.center[k] - all.lo[k]);
   }
+  // Wide enough for the triangles' margins and for rounding: a ray that meets a triangle meets its
+  // boxes, so that what it meets does not depend on the other rays of its packet.
+  const float slack = 2e-5f * std::max({mesh.half[0], mesh.half[1], mesh.half[2]});
   for (Item& item : items) {
     const float* c = corners + 9 * static_cast<size_t>(item.source);
     for (int k = 0; k < 9; ++k) {
@@ -201,7 +207,11 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
       item.box.lo[k % 3] = std::min(item.box.lo[k % 3], v);
       item.box.hi[k % 3] = std::max(item.box.hi[k % 3], v);
     }
-    for (int k = 0; k < 3; ++k) item.middle[k] = 0.5f * (item.box.lo[k] + item.box.hi[k]);
+    for (int k = 0; k < 3; ++k) {
+      item.middle[k] = 0.5f * (item.box.lo[k] + item.box.hi[k]);
+      item.box.lo[k] -= slack;
+      item.box.hi[k] += slack;
+    }
   }
   Builder(&items, &mesh.nodes).build();
   mesh.shape.reserve(kTriangleFloats * items.size());
@@ -209,6 +219,10 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     const size_t i = item.source;
     mesh.source.push_back(item.source);
     add_triangle(corners + 9 * i, normals + 9 * i, texcoords ? texcoords + 6 * i : nullptr, &mesh);
+  }
+  if (exact_creases) {
+    const std::vector<int32_t> color = color_facets(corners, normals, count);
+    for (int32_t i = 0; i < mesh.num_triangles(); ++i) mesh.face[i] = color[mesh.source[i]];
   }
   return mesh;
 }
