@@ -224,7 +224,7 @@ def _fog(model: mujoco.MjModel, shown: bool) -> dict[str, float]:
 def _check_supported(
     model: mujoco.MjModel, option: mujoco.MjvOption, scene: mujoco.MjvScene, changing: bool
 ) -> None:
-    bad = _changing.not_drawn(model, option, scene)
+    bad = _changing.not_drawn(option)
     for geom in scene.geoms[: scene.ngeom]:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
         if not changing and geom.type not in _TYPES:

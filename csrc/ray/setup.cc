@@ -297,9 +297,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
   row_end = h;
-  words = (pitch / kMinLanes + 63) / 64;
+  words = (pitch + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
-  spread.resize(touched.size());
   dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
@@ -354,6 +353,7 @@ void Frame::fit(const Scene& scene) {
     num_casters.resize(num_lights);
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
+    lone_plane.resize(num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
