@@ -159,7 +159,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
   const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
   v3 sum[3] = {glow, glow, glow};
   const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
-  const int num_lights = static_cast<int>(scene.lights.size());
+  const int num_lights = geom.unlit ? 0 : static_cast<int>(scene.lights.size());
   const bool one_pass = g.mirrored || g.transparent;
   auto share = [&](int i, int k) {
     return light_share(scene.lights[i], lights[i], geom, dim, lit.p[k], lit.n[k], lit.to_eye[k]);
