@@ -76,7 +76,8 @@ VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
   return _mm512_mask_blend_ps(m, b, a);
 }
 VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) {
-  return reinterpret_cast<RawInt>(_mm512_mask_blend_epi32(m, reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)));
+  return reinterpret_cast<RawInt>(_mm512_mask_blend_epi32(m, reinterpret_cast<__m512i>(b),
+                                                          reinterpret_cast<__m512i>(a)));
 }
 VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) {
   return _mm512_min_ps(a, b);
@@ -95,7 +96,8 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
-  return reinterpret_cast<RawInt>(_mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
+  return reinterpret_cast<RawInt>(
+      _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
 }
 
 // Writes the low three bytes of each lane one after another.
@@ -127,7 +129,8 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm256_floor_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm256_rcp_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm256_rsqrt_ps(a); }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
-  return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
+  return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(
+      reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
 
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
