@@ -51,9 +51,21 @@ VLMRM_INLINE int bits_of(Four mask) {
   return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
 }
 #endif
-VLMRM_INLINE Four load_four(const int32_t* p) {
-  typedef int32_t Loose __attribute__((vector_size(16), aligned(4), may_alias));
-  return *reinterpret_cast<const Loose*>(p);
+typedef float FourFloats __attribute__((vector_size(16)));
+typedef int32_t LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float LooseFourFloats __attribute__((vector_size(16), aligned(4), may_alias));
+VLMRM_INLINE Four load_four(const int32_t* p) { return *reinterpret_cast<const LooseFour*>(p); }
+VLMRM_INLINE FourFloats load_four(const float* p) {
+  return *reinterpret_cast<const LooseFourFloats*>(p);
+}
+// Overwrites the numbers at `p` where the mask is set.
+VLMRM_INLINE void put_four(int32_t* p, Four mask, Four a) {
+  *reinterpret_cast<LooseFour*>(p) = (mask & a) | (~mask & load_four(p));
+}
+VLMRM_INLINE void put_four(float* p, Four mask, FourFloats a) {
+  const Four old = reinterpret_cast<Four>(load_four(p));
+  *reinterpret_cast<LooseFour*>(reinterpret_cast<int32_t*>(p)) =
+      (mask & reinterpret_cast<Four>(a)) | (~mask & old);
 }
 
 // A mask: one bit a lane where the set has mask registers, else all bits of a lane.
