@@ -93,14 +93,13 @@ struct Frame {
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
 
-  // The static-background cache. Each bitmap has `words` words a row and one bit a packet.
+  // The static-background cache. Each bitmap has `words` words a row and one bit a pixel.
   int row_begin = 0, row_end;              // rows to draw
   const Background* background = nullptr;  // of this world, or null: draw in full
   Background* recorder = nullptr;          // takes what is drawn, or null
   uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
   int words;
-  std::vector<uint64_t> touched;  // surfaces differ from the background
-  std::vector<uint64_t> spread;   // the same, with neighbours in the row that it changes
+  std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
 
   // Slots: pixels that need more than one surface.

@@ -197,6 +197,9 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     mesh.center[k] = 0.5f * all.lo[k] + 0.5f * all.hi[k];
     mesh.half[k] = std::max(all.hi[k] - mesh.center[k], mesh.center[k] - all.lo[k]);
   }
+  // Wide enough for the triangles' margins and for rounding: a ray that meets a triangle meets its
+  // boxes, so that what it meets does not depend on the other rays of its packet.
+  const float slack = 2e-5f * std::max({mesh.half[0], mesh.half[1], mesh.half[2]});
   for (Item& item : items) {
     const float* c = corners + 9 * static_cast<size_t>(item.source);
     for (int k = 0; k < 9; ++k) {
@@ -204,7 +207,11 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
       item.box.lo[k % 3] = std::min(item.box.lo[k % 3], v);
       item.box.hi[k % 3] = std::max(item.box.hi[k % 3], v);
     }
-    for (int k = 0; k < 3; ++k) item.middle[k] = 0.5f * (item.box.lo[k] + item.box.hi[k]);
+    for (int k = 0; k < 3; ++k) {
+      item.middle[k] = 0.5f * (item.box.lo[k] + item.box.hi[k]);
+      item.box.lo[k] -= slack;
+      item.box.hi[k] += slack;
+    }
   }
   Builder(&items, &mesh.nodes).build();
   mesh.shape.reserve(kTriangleFloats * items.size());

@@ -297,9 +297,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
   row_end = h;
-  words = (pitch / kMinLanes + 63) / 64;
+  words = (pitch + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
-  spread.resize(touched.size());
   dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
