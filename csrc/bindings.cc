@@ -298,7 +298,7 @@ class Renderer {
     backgrounds_.assign(n, nullptr);
     std::fill(seconds_.begin(), seconds_.end(), Seconds());
     const int count = static_cast<int>(n);
-    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // A few worlds in a row: alternating at every world costs 3 % of both (test_fused in bench/),
     // for stepping and drawing push each other's code and tables out of the cache.
     const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
     pool_->run((count + chunk - 1) / chunk, [&](int worker, int k) {
