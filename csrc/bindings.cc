@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -199,6 +200,40 @@ struct Rows {
   const double* row(py::ssize_t i) const { return data + stride * i; }
 };
 
+// The N worlds of one call, read in place.
+class Worlds {
+ public:
+  using Input = py::array_t<double>;
+
+  Worlds(const Scene& scene, py::ssize_t n, const std::array<Input, 8>& arrays,
+         const std::array<double, 3>& cam_offset)
+      : ng_(scene.num_model_geoms),
+        ns_(scene.num_model_sites),
+        nl_(scene.num_model_lights),
+        base_{rows(arrays[0], n, 3 * ng_, "geom_xpos"),  rows(arrays[1], n, 9 * ng_, "geom_xmat"),
+              rows(arrays[2], n, 3 * ns_, "site_xpos"),  rows(arrays[3], n, 9 * ns_, "site_xmat"),
+              rows(arrays[4], n, 3 * nl_, "light_xpos"), rows(arrays[5], n, 3 * nl_, "light_xdir"),
+              nullptr,                                   nullptr},
+        eyes_(arrays[6], n, 3, "cam_pos"),
+        axes_(arrays[7], n, 9, "cam_mat"),
+        offset_(cam_offset) {}
+
+  // World i; `eye` is where its camera's position is kept.
+  World at(py::ssize_t i, double* eye) const {
+    for (int k = 0; k < 3; ++k) eye[k] = eyes_.row(i)[k] + offset_[k];
+    return {base_.geom_xpos + 3 * ng_ * i,  base_.geom_xmat + 9 * ng_ * i,
+            base_.site_xpos + 3 * ns_ * i,  base_.site_xmat + 9 * ns_ * i,
+            base_.light_xpos + 3 * nl_ * i, base_.light_xdir + 3 * nl_ * i,
+            eye,                            axes_.row(i)};
+  }
+
+ private:
+  py::ssize_t ng_, ns_, nl_;
+  World base_;
+  Rows eyes_, axes_;
+  std::array<double, 3> offset_;
+};
+
 // Seconds that one worker spent on a call.
 struct alignas(64) Seconds {
   double step = 0, draw = 0;
@@ -236,6 +271,8 @@ Sink make_sink(int height, int width, const py::object& format, bool planar, int
 
 namespace {
 
+constexpr int kMinBand = 8;  // rows: thinner bands would be all set-up
+
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
@@ -272,62 +309,59 @@ class Renderer {
                 static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
             "`out` must be a writeable C-contiguous array of N pictures.");
     const py::ssize_t n = out.shape(0);
-    const py::ssize_t ng = scene_->num_model_geoms, ns = scene_->num_model_sites;
-    const py::ssize_t nl = scene_->num_model_lights;
-    const World base = {rows(geom_xpos, n, 3 * ng, "geom_xpos"),
-                        rows(geom_xmat, n, 9 * ng, "geom_xmat"),
-                        rows(site_xpos, n, 3 * ns, "site_xpos"),
-                        rows(site_xmat, n, 9 * ns, "site_xmat"),
-                        rows(light_xpos, n, 3 * nl, "light_xpos"),
-                        rows(light_xdir, n, 3 * nl, "light_xdir"),
-                        nullptr,
-                        nullptr};
-    const Rows eyes(cam_pos, n, 3, "cam_pos"), axes(cam_mat, n, 9, "cam_mat");
+    const Worlds worlds(*scene_, n, {geom_xpos, geom_xmat, site_xpos, site_xmat, light_xpos,
+                                     light_xdir, cam_pos, cam_mat}, cam_offset);
     require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
-    const DrawFunction draw = kernel_.draw;
-    auto world = [&](int i, double* eye) {
-      for (int k = 0; k < 3; ++k) eye[k] = eyes.row(i)[k] + cam_offset[k];
-      return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
-                   base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
-                   base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                   eye,                          axes.row(i)};
-    };
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
     backgrounds_.assign(n, nullptr);
     std::fill(seconds_.begin(), seconds_.end(), Seconds());
-    const int count = static_cast<int>(n);
-    // A few worlds in a row: alternating at every world costs 3 % of both (test_fused in bench/),
-    // for stepping and drawing push each other's code and tables out of the cache.
-    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
-    pool_->run((count + chunk - 1) / chunk, [&](int worker, int k) {
-      const int first = k * chunk, last = std::min(first + chunk, count);
-      const double start = now();
-      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
-      const double stepped = now();
-      for (int i = first; i < last; ++i) {
-        double eye[3];
-        const World w = world(i, eye);
-        Frame* frame = frames_[worker].get();
-        SinkScratch* scratch = scratch_[worker].get();
-        uint8_t* const place = rgb + sink_.bytes() * i;
-        set_up(*scene_, w, frame);
-        frame->background = backgrounds_[i] = cache_ ? cache_->find(w) : nullptr;
-        draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
-        if (!sink_.direct()) convert(sink_, scratch, place);
-      }
-      seconds_[worker].step += stepped - start;
-      seconds_[worker].draw += now() - stepped;
-    });
+    const Batch batch = {static_cast<int>(n), rgb, &worlds};
+    if (!stepper && batch.count < pool_->num_threads()) {
+      draw_bands(batch);
+    } else {
+      draw_worlds(batch, stepper, num_substeps);
+    }
     if (cache_) cache_->begin_call();
     for (int i = 0; cache_ && i < n; ++i) {
       double eye[3];
-      cache_->learn(world(i, eye), backgrounds_[i], frames_[0].get());
+      cache_->learn(worlds.at(i, eye), backgrounds_[i], frames_[0].get());
     }
     double step = 0, draw_time = 1e-9;
     for (const Seconds& s : seconds_) step += s.step, draw_time += s.draw;
     return draw_time / (step + draw_time);
+  }
+
+  // The depth along the camera's axis and the row of the scene's geoms that each pixel's centre
+  // shows; beyond all geoms `background` and -1.
+  void probe(py::array_t<float> depth, py::array_t<int32_t> geom, float background,
+             const std::array<Worlds::Input, 8>& arrays, const std::array<double, 3>& cam_offset) {
+    const int height = sink_.drawn_height(), width = sink_.drawn_width();
+    for (const py::array& out : {py::array(depth), py::array(geom)}) {
+      require(out.ndim() == 3 && out.shape(0) == depth.shape(0) && out.shape(1) == height &&
+                  out.shape(2) == width && (out.flags() & py::array::c_style) && out.writeable(),
+              "outputs must be writeable C-contiguous (N, H, W) arrays.");
+    }
+    const py::ssize_t n = depth.shape(0);
+    const Worlds worlds(*scene_, n, arrays, cam_offset);
+    float* const depths = depth.mutable_data();
+    int32_t* const geoms = geom.mutable_data();
+    const size_t pixels = static_cast<size_t>(height) * width;
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> turn(turn_);
+    run(static_cast<int>(n), [&](int worker, int i) {
+      Frame* frame = frames_[worker].get();
+      double eye[3];
+      frame->probe = true;
+      frame->background = nullptr;
+      frame->row_begin = 0;
+      frame->row_end = height;
+      set_up(*scene_, worlds.at(i, eye), frame);
+      kernel_.draw(*scene_, frame, nullptr);
+      frame->probe = false;
+      frame->copy_probe(background, depths + pixels * i, geoms + pixels * i);
+    });
   }
 
   // (backgrounds held, worlds that found theirs ready) since the renderer was made.
@@ -337,6 +371,75 @@ class Renderer {
   }
 
  private:
+  struct Batch {
+    int count;
+    uint8_t* pictures;
+    const Worlds* worlds;
+  };
+
+  // Calls body(worker, i) on the pool; by reference, for a copy would be allocated.
+  template <class F>
+  void run(int count, F&& body) {
+    pool_->run(count, std::ref(body));
+  }
+
+  // Draws rows [begin, end) of a world into `picture`.
+  void draw(int worker, const Batch& batch, int i, int begin, int end, uint8_t* picture) {
+    double eye[3];
+    const World w = batch.worlds->at(i, eye);
+    Frame* frame = frames_[worker].get();
+    set_up(*scene_, w, frame);
+    const Background* background = cache_ ? cache_->find(w) : nullptr;
+    if (begin == 0) backgrounds_[i] = background;
+    frame->background = background;
+    frame->row_begin = begin;
+    frame->row_end = end;
+    kernel_.draw(*scene_, frame, picture);
+  }
+
+  void draw_worlds(const Batch& batch, const Stepper* stepper, int num_substeps) {
+    const int count = batch.count;
+    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // for stepping and drawing push each other's code and tables out of the cache.
+    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
+    run((count + chunk - 1) / chunk, [&](int worker, int k) {
+      const int first = k * chunk, last = std::min(first + chunk, count);
+      const double start = now();
+      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
+      const double stepped = now();
+      for (int i = first; i < last; ++i) {
+        SinkScratch* scratch = scratch_[worker].get();
+        uint8_t* const place = batch.pictures + sink_.bytes() * i;
+        draw(worker, batch, i, 0, sink_.drawn_height(), sink_.direct() ? place : scratch->drawn.data());
+        if (!sink_.direct()) convert(sink_, scratch, place);
+      }
+      seconds_[worker].step += stepped - start;
+      seconds_[worker].draw += now() - stepped;
+    });
+  }
+
+  // Fewer worlds than workers: each picture is split into bands of rows, two a worker for balance,
+  // since each costs another placing of the world's geoms (bench/test_render.py).
+  void draw_bands(const Batch& batch) {
+    if (batch.count == 0) return;
+    const int height = sink_.drawn_height(), threads = pool_->num_threads();
+    const int wanted = (2 * threads + batch.count - 1) / batch.count;
+    const int rows = std::max((height + wanted - 1) / wanted, std::min(height, kMinBand));
+    const int bands = (height + rows - 1) / rows;
+    // World i has the scratch picture of worker i to itself.
+    auto picture = [&](int i) {
+      return sink_.direct() ? batch.pictures + sink_.bytes() * i : scratch_[i]->drawn.data();
+    };
+    run(batch.count * bands, [&](int worker, int k) {
+      const int i = k / bands, begin = k % bands * rows;
+      draw(worker, batch, i, begin, std::min(begin + rows, height), picture(i));
+    });
+    if (sink_.direct()) return;
+    run(batch.count, [&](int, int i) {
+      convert(sink_, scratch_[i].get(), batch.pictures + sink_.bytes() * i);
+    });
+  }
+
   std::shared_ptr<Scene> scene_;
   Sink sink_;
   std::unique_ptr<ThreadPool> pool_;
@@ -376,6 +479,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("number_format") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
            py::arg("cache") = true)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
+      .def("probe", &vlmrm::Renderer::probe, py::arg("depth").noconvert(),
+           py::arg("geom").noconvert(), py::arg("background"), py::arg("arrays"),
+           py::arg("cam_offset"))
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),

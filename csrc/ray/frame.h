@@ -61,6 +61,9 @@ struct Frame {
   // Makes room for the scene's lists, which may have grown. set_up expects it to have been called.
   void fit(const Scene& scene);
 
+  // Writes (height, width) tables of depths and geoms, `background` and -1 beyond all geoms.
+  void copy_probe(float background, float* depth_out, int32_t* geom_out) const;
+
   int height, width, pitch;
   float step_x, step_y;  // size of a pixel at unit depth
   bool sky_magnified;  // no pixel covers a whole texel of the sky
@@ -82,6 +85,7 @@ struct Frame {
   double eye[3];      // world position of the eye
   bool far;           // some geom may pass through the sky box
   bool general;       // parallel rays or hollow geoms: eye rays need hit_general
+  bool probe = false; // only surfaces are wanted: no sky box, no glass, no mirror, no light
   bool orthographic;  // rays are parallel, a pixel is step_x by step_y metres
   int32_t reflective; // geom index of the mirror, -1 if none
   bool mirror;        // it faces the eye

@@ -300,6 +300,10 @@ class Painter {
 }  // namespace
 
 void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
+  if (frame->probe) {
+    if (frame->valid) rasterize(scene, frame);
+    return;
+  }
   if (!frame->valid) {
     const size_t stride = static_cast<size_t>(3) * frame->width;
     std::memset(rgb + stride * frame->row_begin, 0, stride * (frame->row_end - frame->row_begin));
