@@ -17,6 +17,7 @@ import mujoco
 import numpy as np
 import parity
 import triton
+from mesh_scenes import MESH_SCENES
 from PIL import Image
 from small_scenes import SCENES
 
@@ -58,7 +59,7 @@ def rows() -> Iterator[Row]:
         model = task.load_model()
         worlds = parity.random_worlds(model, 3, default=True)
         yield Row("tasks", name, model, task.camera, worlds)
-    for name, scene in SCENES.items():
+    for name, scene in (SCENES | MESH_SCENES).items():
         model = mujoco.MjModel.from_xml_string(scene.xml)
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)

@@ -8,8 +8,9 @@
 
 namespace vlmrm {
 
-// `table` holds the bits of the numbers that bytes become, (3, 256) uint16 or uint32, or is None.
-Sink make_sink(int height, int width, const pybind11::object& table, bool planar, int supersample);
+// `format` says how bytes become numbers: (type as in Number, bits of all numbers (3, 256) uint16 or
+// uint32, mean, std); None for bytes.
+Sink make_sink(int height, int width, const pybind11::object& format, bool planar, int supersample);
 
 }  // namespace vlmrm
 

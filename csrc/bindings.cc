@@ -12,6 +12,7 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "arguments.h"
@@ -66,11 +67,12 @@ Mesh read_mesh(const py::tuple& item) {
   require(corners.size() == 9 * n && normals.size() == 9 * n && n < (1 << 27),
           "meshes must be (T, 3, 3) corners and normals");
   if (item[2].is_none()) {
-    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n));
+    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n), true);
   }
   auto texcoords = item[2].cast<Array<float>>();
   require(texcoords.size() == 6 * n, "meshes must have (T, 3, 2) texture coordinates");
-  return build_mesh(corners.data(), normals.data(), texcoords.data(), static_cast<int32_t>(n));
+  return build_mesh(corners.data(), normals.data(), texcoords.data(),
+                     static_cast<int32_t>(n), true);
 }
 
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {
@@ -110,6 +112,7 @@ void read_lights(const Array<int32_t>& ints, const Array<float>& floats, Scene* 
     std::copy(b + 3, b + 6, l.diffuse);
     std::copy(b + 6, b + 9, l.specular);
     std::copy(b + 9, b + 12, l.attenuation);
+    l.lights_backs = l.ambient[0] > 0 || l.ambient[1] > 0 || l.ambient[2] > 0;
     l.cos_cutoff = b[12], l.exponent = b[13], l.tan_shadow = b[14];
     require(l.index < scene->num_model_lights, "light index out of range");
     scene->lights.push_back(l);
@@ -155,6 +158,7 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->haze_rgb[2] = number("haze_b");
   scene->global_ambient = number("global_ambient");
   scene->orthographic = integer("orthographic");
+  scene->round = number("round");
   scene->cull = integer("cull_face");
   scene->additive = integer("additive");
   scene->fog = integer("fog");
@@ -206,20 +210,27 @@ double now() {
 
 }  // namespace
 
-Sink make_sink(int height, int width, const py::object& table, bool planar, int supersample) {
+Sink make_sink(int height, int width, const py::object& format, bool planar, int supersample) {
   require(height > 0 && width > 0 && supersample > 0, "sizes must be positive");
   Sink sink;
   sink.height = height, sink.width = width, sink.supersample = supersample, sink.planar = planar;
-  if (table.is_none()) return sink;
-  auto bits = table.cast<py::array>();
-  require(bits.size() == 3 * 256, "the table must be (3, 256)");
-  if (bits.itemsize() == 2) {
-    auto halves = bits.cast<Array<uint16_t>>();
-    sink.halves.assign(halves.data(), halves.data() + halves.size());
-  } else {
-    auto words = bits.cast<Array<uint32_t>>();
-    sink.words.assign(words.data(), words.data() + words.size());
+  if (!format.is_none()) {
+    const auto [number, table, mean, std] =
+        format.cast<std::tuple<int, py::array, std::array<float, 3>, std::array<float, 3>>>();
+    require(number >= 1 && number <= 3 && table.size() == 3 * 256, "unknown format");
+    sink.number = static_cast<Number>(number);
+    std::copy(mean.begin(), mean.end(), sink.mean);
+    std::copy(std.begin(), std.end(), sink.std);
+    if (sink.number == Number::kFloat32) {
+      const auto words = table.cast<Array<uint32_t>>();
+      sink.words.assign(words.data(), words.data() + words.size());
+    } else {
+      const auto halves = table.cast<Array<uint16_t>>();
+      sink.halves.assign(halves.data(), halves.data() + halves.size());
+    }
   }
+  const std::string level = choose_kernel().name;
+  if (level == "avx2" || level == "avx512") sink.use_vectors();
   return sink;
 }
 
@@ -228,9 +239,9 @@ namespace {
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
-           const py::object& table, bool planar, int supersample, bool cache)
+           const py::object& format, bool planar, int supersample, bool cache)
       : scene_(std::move(scene)),
-        sink_(make_sink(height, width, table, planar, supersample)),
+        sink_(make_sink(height, width, format, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
     require(num_threads > 0, "sizes must be positive");
     for (int i = 0; i < num_threads; ++i) {
@@ -362,7 +373,7 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int,
                     bool>(),
            py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
-           py::arg("table") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
+           py::arg("number_format") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
            py::arg("cache") = true)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),

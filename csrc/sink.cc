@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "sink_avx2.h"
+
 namespace vlmrm {
 namespace {
 
@@ -35,30 +37,64 @@ void interleaved(const uint8_t* in, size_t pixels, const T* table, T* out) {
   }
 }
 
+// Does what it can with vectors; returns the number of pixels done.
+size_t planar_vectors(const Sink& sink, const uint8_t* in, size_t pixels, void* out) {
+#if defined(VLMRM_SINK_AVX2)
+  sink_avx2::Norm norm[3];
+  for (int c = 0; c < 3; ++c) norm[c] = {sink.mean[c], sink.std[c], 1 / sink.std[c]};
+  switch (sink.number) {
+    case Number::kByte: return sink_avx2::planar_bytes(in, pixels, static_cast<uint8_t*>(out));
+    case Number::kFloat32: return sink_avx2::planar(in, pixels, norm, static_cast<float*>(out));
+    case Number::kFloat16:
+      return sink_avx2::planar(in, pixels, norm, static_cast<sink_avx2::Half*>(out));
+    case Number::kBfloat16:
+      return sink_avx2::planar(in, pixels, norm, static_cast<sink_avx2::Brain*>(out));
+  }
+#else
+  (void)sink, (void)in, (void)pixels, (void)out;
+#endif
+  return 0;
+}
+
 template <class T>
-void planar(const uint8_t* in, size_t pixels, const T* table, T* out) {
+void planar(const uint8_t* in, size_t begin, size_t pixels, const T* table, T* out) {
   T* red = out;
   T* green = out + pixels;
   T* blue = out + 2 * pixels;
-  for (size_t i = 0; i < pixels; ++i) {
+  for (size_t i = begin; i < pixels; ++i) {
     red[i] = table[in[3 * i]];
     green[i] = table[256 + in[3 * i + 1]];
     blue[i] = table[512 + in[3 * i + 2]];
   }
 }
 
-void planar_bytes(const uint8_t* in, size_t pixels, uint8_t* out) {
-  for (size_t i = 0; i < pixels; ++i) {
+void planar_bytes(const uint8_t* in, size_t begin, size_t pixels, uint8_t* out) {
+  for (size_t i = begin; i < pixels; ++i) {
     for (int c = 0; c < 3; ++c) out[c * pixels + i] = in[3 * i + c];
   }
 }
 
 template <class T>
-void numbers(bool channels_first, const uint8_t* in, size_t pixels, const T* table, void* out) {
-  if (channels_first) {
-    planar(in, pixels, table, static_cast<T*>(out));
+void numbers(const Sink& sink, const uint8_t* in, size_t begin, size_t pixels, const T* table,
+             void* out) {
+  if (sink.planar) {
+    planar(in, begin, pixels, table, static_cast<T*>(out));
   } else {
     interleaved(in, pixels, table, static_cast<T*>(out));
+  }
+}
+
+void convert_pixels(const Sink& sink, const uint8_t* in, size_t pixels, void* out) {
+  const bool vectors = sink.vectors && sink.planar;
+  const size_t begin = vectors ? planar_vectors(sink, in, pixels, out) : 0;
+  if (sink.number == Number::kFloat32) {
+    numbers(sink, in, begin, pixels, sink.words.data(), out);
+  } else if (sink.number != Number::kByte) {
+    numbers(sink, in, begin, pixels, sink.halves.data(), out);
+  } else if (sink.planar) {
+    planar_bytes(in, begin, pixels, static_cast<uint8_t*>(out));
+  } else {
+    std::memcpy(out, in, 3 * pixels);
   }
 }
 
@@ -73,18 +109,22 @@ SinkScratch::SinkScratch(const Sink& sink) {
 }
 
 void convert(const Sink& sink, SinkScratch* scratch, void* out) {
-  const size_t pixels = static_cast<size_t>(sink.height) * sink.width;
   if (sink.supersample > 1) average(sink, scratch);
   const uint8_t* in = sink.supersample > 1 ? scratch->small.data() : scratch->drawn.data();
-  if (!sink.words.empty()) {
-    numbers(sink.planar, in, pixels, sink.words.data(), out);
-  } else if (!sink.halves.empty()) {
-    numbers(sink.planar, in, pixels, sink.halves.data(), out);
-  } else if (sink.planar) {
-    planar_bytes(in, pixels, static_cast<uint8_t*>(out));
-  } else {
-    std::memcpy(out, in, 3 * pixels);
-  }
+  convert_pixels(sink, in, static_cast<size_t>(sink.height) * sink.width, out);
+}
+
+void Sink::use_vectors() {
+#if defined(VLMRM_SINK_AVX2)
+  if (!planar || !sink_avx2::supported()) return;
+  uint8_t every[3 * 256];
+  for (int i = 0; i < 3 * 256; ++i) every[i] = static_cast<uint8_t>(i / 3);
+  uint32_t slow[3 * 256], fast[3 * 256];
+  convert_pixels(*this, every, 256, slow);
+  vectors = true;
+  convert_pixels(*this, every, 256, fast);
+  vectors = std::memcmp(slow, fast, item() * 3 * 256) == 0;
+#endif
 }
 
 }  // namespace vlmrm

@@ -11,19 +11,30 @@
 
 namespace vlmrm {
 
+// The type of the numbers that go out.
+enum class Number : int32_t { kByte, kFloat32, kFloat16, kBfloat16 };
+
 struct Sink {
   int32_t height = 0, width = 0;  // of the picture that goes out [pixels]
   int32_t supersample = 1;        // the drawn picture is this many times as high and wide
   bool planar = false;            // channels first
-  // Bits of the number that each byte of each channel becomes, 256 a channel; both empty: bytes
-  // stay bytes. A table costs one load a number and gives the same bits on every machine.
+  Number number = Number::kByte;
+  // Bits of the number that each byte of each channel becomes, 256 a channel, in the one of the
+  // number's size. They give the same bits on every machine.
   std::vector<uint32_t> words;
   std::vector<uint16_t> halves;
+  float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};  // what the tables were computed with
+  bool vectors = false;                            // see use_vectors
 
   int32_t drawn_height() const { return height * supersample; }
   int32_t drawn_width() const { return width * supersample; }
-  size_t item() const { return !words.empty() ? 4 : !halves.empty() ? 2 : 1; }  // [bytes]
+  size_t item() const {  // [bytes]
+    return number == Number::kByte ? 1 : number == Number::kFloat32 ? 4 : 2;
+  }
   size_t bytes() const { return item() * 3 * height * width; }
+  // Computes with vectors instead of tables from now on, if this processor has the instructions
+  // and every byte gives the table's bits (a third of the time; bench/test_render_outputs.py).
+  void use_vectors();
   // Whether a world can be drawn right where it goes.
   bool direct() const { return supersample == 1 && !planar && item() == 1; }
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 from changing_scenes import DECOR, FLEX, SKIN, TENDONS
 from mujoco.batch import Batch
 
+from vlmrm_fast.envs import make_vec_env
+from vlmrm_fast.envs.painter import scene_or_none
 from vlmrm_fast.errors import ArgumentError, UnsupportedSceneError
 from vlmrm_fast.rendering import Camera, Poses, Renderer, Scene
+from vlmrm_fast.tasks import Task, get_task
 
 SIZE = 224
 CAMERA = Camera(lookat=(0.0, 0.2, 0.6), distance=3.2, azimuth=70.0, elevation=-20.0)
@@ -167,3 +171,62 @@ def test_labels_are_named() -> None:
     option.label = int(mujoco.mjtLabel.mjLABEL_BODY)
     with pytest.raises(UnsupportedSceneError, match="got labels"):
         _ray(model, option, 8)
+
+
+class _Brightness:
+    image_size = 32
+
+    def score(self, frames: np.ndarray) -> np.ndarray:
+        return frames.mean(axis=(1, 2, 3), dtype=np.float32) / 255
+
+
+ROPE = """
+<mujoco><worldbody><site name="a" pos="0 0 1"/><geom type="plane" size="2 2 .1"/>
+  <body name="bob" pos=".5 0 1"><joint name="swing" type="ball" pos="-.5 0 0"/><geom size=".1"/>
+    <site name="b"/></body></worldbody>
+  <actuator><motor joint="swing" gear="0 1 0"/></actuator>
+  <tendon><spatial width=".03" rgba="1 .2 .2 1"><site site="a"/><site site="b"/></spatial></tendon>
+</mujoco>"""
+
+
+def _rope_task() -> Task:
+    return dataclasses.replace(
+        get_task("cartpole-upright"),
+        load_model=lambda: mujoco.MjModel.from_xml_string(ROPE),
+        observation=lambda model, fields: fields["qpos"],
+        initial_state=lambda model, rng: (model.qpos0, rng.normal(size=model.nv)),
+        ground_truth=lambda model, fields: (fields["time"], fields["time"] > 1e9),
+        measures=lambda model, fields, before: {},
+        measure_fields=(),
+        fields=(),
+        view=None,
+        horizon=3,
+    )
+
+
+@pytest.mark.usefixtures("_gl")
+@pytest.mark.parametrize("renderer", ["ray", "gl"])
+def test_environments_draw_elements_that_change(renderer: str) -> None:
+    env = make_vec_env(
+        _rope_task(), 3, reward=_Brightness(), api="gymnasium", seed=0, renderer=renderer
+    )
+    worlds = env.unwrapped.worlds
+    env.reset()
+    twins = [mujoco.MjData(worlds.model) for _ in range(3)]
+    for twin, qpos, qvel in zip(twins, worlds.simulation.qpos, worlds.simulation.qvel, strict=True):
+        twin.qpos[:], twin.qvel[:] = qpos, qvel
+        mujoco.mj_forward(worlds.model, twin)
+    draw = Renderer(Scene.from_model(worlds.model), 32, 32, 1, renderer)
+    np.testing.assert_array_equal(worlds.last_frames, draw.render(twins))
+    for _ in range(2):
+        env.step(np.zeros((3, 1), np.float32))
+        mujoco.mj_step(worlds.model, twins[1], worlds.task.frame_skip)
+        np.testing.assert_array_equal(worlds.last_frames[1], draw.render(twins[1])[0])
+
+
+def test_captured_environments_with_changing_elements_draw_themselves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert scene_or_none(mujoco.MjModel.from_xml_string(ROPE), None) is None
+    assert "drawn from ten_wrapadr" in caplog.text
+    assert scene_or_none(mujoco.MjModel.from_xml_string(DECOR), None) is not None

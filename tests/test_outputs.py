@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vlmrm_fast import _core
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
 from vlmrm_fast.rendering import Camera, Renderer, Scene
 
@@ -76,6 +77,23 @@ def test_numbers_equal_those_of_torch(
     bits = {4: np.uint32, 2: np.uint16}[array.itemsize]
     stored = expected.view(torch.int16) if dtype == "bfloat16" else expected
     np.testing.assert_array_equal(array.view(bits), stored.numpy().view(bits))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("level", _core.simd_levels())
+def test_numbers_do_not_depend_on_the_instruction_set(
+    scene: Scene,
+    worlds: list[mujoco.MjData],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    level: str,
+) -> None:
+    monkeypatch.setenv("VLMRM_FAST_SIMD", level)
+    options = {} if dtype == "uint8" else CLIP
+    pictures = Renderer(scene, H, W, 1).render(worlds)
+    out = torch.empty((3, 3, H, W), dtype=getattr(torch, dtype))
+    Renderer(scene, H, W, 1, layout="nchw", dtype=dtype, **options).render(worlds, out)
+    assert torch.equal(out, _expected(pictures, "nchw", dtype, options))
 
 
 def test_bytes_leave_channels_first(

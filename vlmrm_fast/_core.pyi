@@ -2,6 +2,8 @@
 
 import numpy as np
 
+_Format = tuple[int, np.ndarray, tuple[float, ...], tuple[float, ...]]
+
 def simd_level() -> str: ...
 def simd_levels() -> list[str]: ...
 
@@ -24,7 +26,7 @@ class Renderer:
         height: int,
         width: int,
         num_threads: int,
-        table: np.ndarray | None = None,
+        number_format: _Format | None = None,
         planar: bool = False,
         supersample: int = 1,
         cache: bool = True,
@@ -95,7 +97,7 @@ class GlRenderer:
         option: bytes,
         camera: bytes,
         flags: list[tuple[int, bool]],
-        sink: tuple[int, int, np.ndarray | None, bool, int],
+        sink: tuple[int, int, _Format | None, bool, int],
         num_threads: int,
         devices: list[int],
     ) -> None: ...
@@ -108,7 +110,7 @@ class DynamicRenderer:
     def __init__(
         self,
         setup: dict[str, object],
-        sink: tuple[int, int, np.ndarray | None, bool, int],
+        sink: tuple[int, int, _Format | None, bool, int],
         num_threads: int,
     ) -> None: ...
     def render(self, sources: Sources, out: np.ndarray) -> None: ...

@@ -54,7 +54,7 @@ class DynamicDrawer:
             (
                 output.height,
                 output.width,
-                output.table(),
+                output.format(),
                 output.layout == "nchw",
                 output.supersample,
             ),

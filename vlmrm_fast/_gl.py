@@ -100,7 +100,7 @@ class GlDrawer:
                 (
                     output.height,
                     output.width,
-                    output.table(),
+                    output.format(),
                     output.layout == "nchw",
                     output.supersample,
                 ),

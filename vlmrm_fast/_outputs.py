@@ -137,6 +137,15 @@ class Output:
         rounded = bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)
         return (rounded >> 16).astype(np.uint16)
 
+    def format(self) -> tuple[int, np.ndarray, tuple[float, ...], tuple[float, ...]] | None:
+        """Return what native code needs to turn bytes into numbers.
+
+        Returns:
+            (the number's type, its table, mean, std), or None where bytes stay bytes.
+        """
+        table = self.table()
+        return None if table is None else (DTYPES.index(self.dtype), table, self.mean, self.std)
+
     def array(self, out: Any, n: int) -> np.ndarray:
         """Return the numpy array of n pictures to draw into: new, or on the memory of `out`.
 

@@ -101,6 +101,7 @@ def build(
         "nsite": model.nsite,
         "nlight": model.nlight,
         "sky": _add_sky(model, sky, tables) if sky >= 0 else -1,
+        "round": _round(model.vis.quality.numslices, 2 * np.pi),
         "cull_face": int(flags["cull_face"]),
         "additive": int(flags["additive"]),
         "reflective": _reflective(tables) if flags["reflection"] else -1,
@@ -291,12 +292,16 @@ def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
     size = np.array(geom.size, np.float64)
     if geom.type in {_PLANE, _BOX, _MESH, _SDF, _HFIELD}:
         return size
-    around = 2 * np.pi / model.vis.quality.numslices
-    along = np.pi / model.vis.quality.numstacks
-    size[:2] *= np.sqrt(np.sin(around) / around)
+    size[:2] *= _round(model.vis.quality.numslices, 2 * np.pi)
     if geom.type in {_SPHERE, _ELLIPSOID}:
-        size[2] *= np.sqrt(np.sin(along) / along)
+        size[2] *= _round(model.vis.quality.numstacks, np.pi)
     return size
+
+
+def _round(sides: int, turn: float) -> float:
+    """Return the radius of the circle that has the area of a unit polygon with `sides` a `turn`."""
+    angle = turn / sides
+    return float(np.sqrt(np.sin(angle) / angle))
 
 
 def _add_light(model: mujoco.MjModel, light: Any, shadows: bool, tables: _Tables) -> None:

@@ -26,6 +26,7 @@ _DECOR = (
     "act",
     "ten_length",
 )
+_CONTACT = "contact"
 # What these show lies in lists that only an MjData holds.
 _CONTACT_FLAGS = ("mjVIS_CONTACTPOINT", "mjVIS_CONTACTFORCE", "mjVIS_CONTACTSPLIT", "mjVIS_ISLAND")
 _SIZES = ("qpos", "xpos", "geom_xpos", "site_xpos", "cam_xpos", "light_xpos", "ten_length", "ctrl")
@@ -39,7 +40,8 @@ def extra_fields(model: mujoco.MjModel, option: mujoco.MjvOption | None) -> tupl
         option: what is shown; None for MuJoCo's defaults.
 
     Returns:
-        Names that hold at least one number for this model.
+        Names that hold at least one number for this model, and "contact" where contacts or islands
+        are shown.
     """
     names: list[str] = []
     if model.nskin:
@@ -53,15 +55,11 @@ def extra_fields(model: mujoco.MjModel, option: mujoco.MjvOption | None) -> tupl
     if option is not None and not np.array_equal(option.flags, default.flags):
         names += _DECOR
     data = mujoco.MjData(model)
-    return tuple(n for n in dict.fromkeys(names) if getattr(data, n).size)
-
-
-def shows_contacts(option: mujoco.MjvOption | None) -> bool:
-    """Say whether an option shows what only an MjData holds: contacts, islands."""
-    if option is None:
-        return False
+    found = [name for name in dict.fromkeys(names) if getattr(data, name).size]
     flags = (getattr(mujoco.mjtVisFlag, name) for name in _CONTACT_FLAGS)
-    return any(option.flags[int(flag)] for flag in flags)
+    if option is not None and any(option.flags[int(flag)] for flag in flags):
+        found.append(_CONTACT)
+    return tuple(found)
 
 
 class SourceReader:
@@ -78,8 +76,7 @@ class SourceReader:
             num_threads: workers that draw.
         """
         self._model, self._num_threads = model, num_threads
-        self._extra = extra_fields(model, option)
-        self._contacts = shows_contacts(option)
+        self._needs = extra_fields(model, option)
         self._scratch: list[mujoco.MjData] = []
         self._batch: BatchPoses | None = None
         self._shapes = [getattr(mujoco.MjData(model), name).shape for name in _SIZES]
@@ -127,21 +124,20 @@ class SourceReader:
         return _core.Sources(len(addresses), addresses, [], [], []), len(addresses), worlds
 
     def _of_poses(self, poses: Poses) -> dict[str, np.ndarray]:
-        if self._extra or self._contacts:
-            missing = ", ".join(self._extra) or "contacts"
+        if self._needs:
             raise ArgumentError(
-                f"`source` must hold {missing} for this scene, got Poses. "
+                f"`source` must hold {', '.join(self._needs)} for this scene, got Poses. "
                 "Draw from MjData, or from a mujoco.batch.Batch if no contacts are shown."
             )
         return {name: getattr(poses, name) for name in POSE_FIELDS}
 
     def _of_batch(self, batch: mujoco.batch.Batch) -> dict[str, np.ndarray]:
-        if self._contacts:
+        if _CONTACT in self._needs:
             raise ArgumentError(
                 "`source` must hold contacts for this scene, got a Batch. Draw from MjData."
             )
         if self._batch is None or self._batch.batch is not batch:
-            self._batch = BatchPoses(batch, self._extra)
+            self._batch = BatchPoses(batch, self._needs)
         return self._batch.arrays()
 
     def _from_arrays(

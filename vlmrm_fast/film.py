@@ -51,13 +51,13 @@ def film_task(
     film = Film(fps=_fps(task.frame_skip * env.worlds.model.opt.timestep))
     with Renderer(scene, size, size, num_threads=config.num_threads) as renderer:
         observation = env.reset()
-        film.frames.append(renderer.render(env.worlds.simulation.poses)[0].copy())
+        film.frames.append(renderer.render(env.worlds.simulation.source(scene))[0].copy())
         film.rewards.append(float(reward.score(env.worlds.last_frames)[0]))
         for _ in range(task.horizon):
             observation, _, dones, infos = env.step(predict(observation))
             if dones[0]:
                 break
-            film.frames.append(renderer.render(env.worlds.simulation.poses)[0].copy())
+            film.frames.append(renderer.render(env.worlds.simulation.source(scene))[0].copy())
             film.rewards.append(float(infos[0]["vlm_reward"]))
     env.close()
     return film

@@ -17,6 +17,7 @@ from vlmrm_fast._dynamic import DynamicDrawer
 from vlmrm_fast._gl import GlDrawer
 from vlmrm_fast._outputs import Output
 from vlmrm_fast._poses import BatchPoses, Poses
+from vlmrm_fast._sources import extra_fields
 from vlmrm_fast.errors import ArgumentError, RendererError, UnsupportedSceneError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
@@ -35,6 +36,8 @@ class Scene:
         camera: the camera as it was given.
         unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
             draw; None if it can.
+        needs: `MjData` fields that it is drawn from beyond those of `Poses`: worlds must then come
+            as MjData, or as a batch unless "contact" is among them.
         option: what is shown; a copy.
         flags: every render flag by name.
     """
@@ -58,6 +61,7 @@ class Scene:
         self.option = _look.resolve_option(option)
         self.flags = _look.resolve_flags(flags)
         self._view = _camera.resolve(model, camera)
+        self.needs = extra_fields(model, self.option)
         self.unsupported: str | None = None
         self._built: _scene.Built | None = None
         try:
@@ -358,7 +362,7 @@ class Renderer:
                 self.height,
                 self.width,
                 self.num_threads,
-                self.output.table(),
+                self.output.format(),
                 self.output.layout == "nchw",
                 self.output.supersample,
                 self._cache,

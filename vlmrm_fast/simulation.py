@@ -22,7 +22,7 @@ from vlmrm_fast._stepper import BatchStepper, make_stepper
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 
 if TYPE_CHECKING:
-    from vlmrm_fast.rendering import Renderer
+    from vlmrm_fast.rendering import Renderer, Scene
 
 # The warnings after which MuJoCo resets a world on its own.
 _FATAL = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{what}")) for what in ("QPOS", "QVEL", "QACC")]
@@ -121,6 +121,17 @@ class Simulation:
             self._poses = Poses.from_batch(self.batch)
         return self._poses
 
+    def source(self, scene: Scene) -> Poses | Batch:
+        """Return what a scene of this model is drawn from: the poses, if they are all it needs.
+
+        Args:
+            scene: what is drawn.
+
+        Returns:
+            As `Renderer.render` takes it; live.
+        """
+        return self.batch if scene.needs else self.poses
+
     def step(self, ctrl: np.ndarray, num_substeps: int = 1) -> np.ndarray:
         """Apply controls and advance every world by `num_substeps` calls of `mj_step`.
 
@@ -168,7 +179,7 @@ class Simulation:
                 start = time.perf_counter()
                 failed = self._step_batch(num_substeps)
                 stepped = time.perf_counter()
-                renderer.render(poses, out)
+                renderer.render(self.source(renderer.scene), out)
                 done = time.perf_counter()
                 self.draw_share = (done - stepped) / (done - start)
                 return failed

@@ -186,6 +186,7 @@ void BackgroundCache::record(const World& world, Frame* frame, Background* b) {
   copy_inputs(scene_, world, &b->key);
   b->general = frame->general;
   b->mirror = frame->mirror;
+  b->far = frame->far;
   b->reflective = frame->reflective;
   std::copy(frame->haze_normal, frame->haze_normal + 3, b->haze_normal);
   b->haze_height = frame->haze_height;

@@ -35,7 +35,7 @@ struct Background {
   std::vector<LightBounds> lights;
   int stride = 0;  // packets from one row of LightBounds to the next
   // Of the frame that it was drawn from: what moving geoms could change for still ones.
-  bool general = false, mirror = false;
+  bool general = false, mirror = false, far = false;
   int32_t reflective = -1;
   float haze_normal[3] = {0, 0, 0};
   float haze_height = 0;

@@ -190,7 +190,7 @@ class Refill::Reader {
     if (num_own_meshes_ == static_cast<int>(scene_.own_meshes.size())) scene_.own_meshes.emplace_back();
     scene_.own_meshes[num_own_meshes_++] =
         build_mesh(made_.corners.data(), made_.normals.data(),
-                   made_.texcoords.empty() ? nullptr : made_.texcoords.data(), count);
+                   made_.texcoords.empty() ? nullptr : made_.texcoords.data(), count, false);
   }
 
   void add_arrow(const MjvGeom& g) {

@@ -19,7 +19,8 @@ struct ViewGeom {
   bool behind;     // the eye is behind this plane
   bool hollow;     // back faces may show: culling is off and the near plane may cut it
   float alpha;
-  float reach;     // of an unbounded plane, around the eye [m]; 0 for other geoms
+  bool endless;    // a plane without an edge in some direction
+  float reach;     // of a plane, around the eye [m], where the sky box cuts it off; 0: nowhere
   float center[3];
   float axis[3][3];  // axis[k]: local axis k in camera space
   float eye[3];      // the eye in local coordinates
@@ -76,6 +77,7 @@ struct Frame {
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
+  bool far;           // some geom may pass through the sky box
   bool general;       // parallel rays or hollow geoms: eye rays need hit_general
   bool orthographic;  // rays are parallel, a pixel is step_x by step_y metres
   int32_t reflective; // geom index of the mirror, -1 if none
@@ -83,7 +85,7 @@ struct Frame {
   bool valid;         // the camera pose is finite
   float haze_normal[3];
   float haze_height;  // of the eye above the hazy plane, per sky box radius; 0: no haze
-  float sky_radius;   // of the cylinder that is the sky box, also half its height
+  float sky_radius, sky_height;  // of the cylinder that is the sky box, half its height
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
 

@@ -84,6 +84,18 @@ void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
   }
 }
 
+// Geoms may pass through the sky box: only what lies before it is seen.
+void clip_at_sky(const Scene& scene, Frame* f) {
+  for (int row = first_row(*f); row < last_row(*f); ++row) {
+    const vf y = splat(f->top - row * f->step_y);
+    for (int col = 0; col < f->pitch; col += kLanes) {
+      const vf px = lane_index() + splat(static_cast<float>(col));
+      const vf x = splat(f->left) + px * splat(f->step_x);
+      store(f->depth.data() + row * f->pitch + col, limit_depth(scene, *f, x, y));
+    }
+  }
+}
+
 void clear(const Scene& scene, Frame* f, float* depth, int32_t* id) {
   const int end = f->pitch * last_row(*f);
   for (int i = f->pitch * first_row(*f); i < end; i += kLanes) {
@@ -103,6 +115,7 @@ void rasterize(const Scene& scene, Frame* f) {
   } else {
     restore(f, *f->background);
   }
+  if (whole && f->far) clip_at_sky(scene, f);
   auto shows = [&](int geom, const ViewGeom& g) {
     return g.drawn && !g.transparent && (whole || !scene.geoms[geom].still);
   };

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "ray/facets.h"
+
 namespace vlmrm {
 namespace {
 
@@ -177,7 +179,8 @@ void add_triangle(const float* corners, const float* normals, const float* texco
 
 }  // namespace
 
-Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count) {
+Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
+                bool exact_creases) {
   Mesh mesh;
   std::vector<Item> items;
   items.reserve(count);
@@ -209,6 +212,10 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     const size_t i = item.source;
     mesh.source.push_back(item.source);
     add_triangle(corners + 9 * i, normals + 9 * i, texcoords ? texcoords + 6 * i : nullptr, &mesh);
+  }
+  if (exact_creases) {
+    const std::vector<int32_t> color = color_facets(corners, normals, count);
+    for (int32_t i = 0; i < mesh.num_triangles(); ++i) mesh.face[i] = color[mesh.source[i]];
   }
   return mesh;
 }

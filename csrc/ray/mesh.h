@@ -29,7 +29,7 @@ struct Mesh {
   float half[3] = {0, 0, 0};
   std::vector<MeshNode> nodes;     // node 0 is the root; empty where nothing can be seen
   std::vector<float> shape;        // (T, 12)
-  std::vector<int32_t> face;       // (T) dominant axis of the plane, as the faces of a box
+  std::vector<int32_t> face;       // (T) tells surfaces apart that a crease parts, 0..7
   std::vector<float> normals;      // (T, 3 corners, 3), unit
   std::vector<float> texcoords;    // (T, 3 corners, 2), or empty
   std::vector<int32_t> source;     // (T) index in the arrays that it was built from
@@ -39,8 +39,10 @@ struct Mesh {
 
 // Builds the hierarchy over `count` triangles: corners (count, 3, 3), normals (count, 3, 3) of any
 // length, texcoords (count, 3, 2) or null. Triangles without area or with a number that is not
-// finite are left out: OpenGL draws nothing for them.
-Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count);
+// finite are left out: OpenGL draws nothing for them. Creases are found exactly, or, for meshes
+// that are built for one frame, by the dominant axis of the triangles' planes.
+Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
+                bool exact_creases);
 
 }  // namespace vlmrm
 

@@ -56,10 +56,19 @@ class Resolve {
     clear(&f_.sample_depth, &f_.sample_id);
     if (f_.mirror) clear(&f_.mirror_sample_depth, &f_.mirror_sample_id);
     for (int s = 0; s < f_.num_slots; ++s) {
+      if (f_.far) limit_at(s);
       if (f_.slot_smooth[s]) continue;
       add_neighbours(f_.id, s);
       if (f_.mirror) add_neighbours(f_.mirror_id, s);
     }
+  }
+
+  // Nothing shows beyond the sky box in a slot's pixel.
+  void limit_at(int s) {
+    float limit[kLanes];
+    store(limit, limit_depth(scene_, f_, splat(f_.left + f_.slot_x[s] * f_.step_x),
+                             splat(f_.top - f_.slot_y[s] * f_.step_y)));
+    std::fill_n(f_.sample_depth.begin() + 4 * s, 4, limit[0]);
   }
 
   void clear(std::vector<float>* depth, std::vector<int32_t>* id) {

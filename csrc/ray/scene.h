@@ -79,6 +79,7 @@ struct Light {
   float ambient[3], diffuse[3], specular[3];
   float attenuation[3];
   float cos_cutoff, exponent;
+  bool lights_backs;  // its ambient part reaches what turns away from it
   float tan_shadow;  // half opening of the shadow map of a spot light
 };
 
@@ -110,6 +111,7 @@ struct Scene {
   float haze_peak = 0;  // height at which it is opaque
   float haze_rgb[3] = {1, 1, 1};
   float global_ambient = 0;
+  float round = 1;       // radius of a circle with the area of MuJoCo's unit polygon
   int32_t cull = 1;      // back faces are not drawn
   int32_t additive = 0;  // transparent geoms add up
   int32_t fog = 0;

@@ -1,31 +1,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ray/bounds.h"
 #include "ray/frame.h"
 
 namespace vlmrm {
 namespace {
 
-constexpr float kFar = 1e30f;
 constexpr float kSkyRadius = 0.7f;  // of zfar, as mjr_render scales the sky box
-
-float dot3(const float* a, const float* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
-
-void cross3(float* r, const float* a, const float* b) {
-  r[0] = a[1] * b[2] - a[2] * b[1];
-  r[1] = a[2] * b[0] - a[0] * b[2];
-  r[2] = a[0] * b[1] - a[1] * b[0];
-}
-
-void normalize3(float* v) {
-  float length = std::sqrt(dot3(v, v));
-  if (length < 1e-10f) {
-    v[0] = v[1] = 0;
-    v[2] = 1;
-    return;
-  }
-  for (int k = 0; k < 3; ++k) v[k] /= length;
-}
 
 bool all_finite(const double* a, int n) {
   for (int i = 0; i < n; ++i) {
@@ -39,123 +21,6 @@ void rotate(const double* cam_mat, const double* v, float* out) {
   for (int k = 0; k < 3; ++k) {
     out[k] = static_cast<float>(cam_mat[k] * v[0] + cam_mat[3 + k] * v[1] + cam_mat[6 + k] * v[2]);
   }
-}
-
-float bounding_radius(const ViewGeom& g) {
-  const float* s = g.size;
-  switch (g.type) {
-    case kPlane:
-      return s[0] > 0 && s[1] > 0 ? std::hypot(s[0], s[1]) : kFar;
-    case kCapsule:
-      return s[0] + s[2];
-    case kCylinder:
-      return std::hypot(s[0], s[2]);
-    case kBox:
-    case kMesh:
-      return std::sqrt(dot3(s, s));
-    default:
-      return std::max(s[0], std::max(s[1], s[2]));
-  }
-}
-
-// Half the extent of the geom along a unit camera-space direction.
-float extent(const ViewGeom& g, const float* dir) {
-  float a[3];
-  for (int k = 0; k < 3; ++k) a[k] = std::abs(dot3(g.axis[k], dir));
-  const float* s = g.size;
-  switch (g.type) {
-    case kPlane:
-      return (s[0] > 0 ? s[0] * a[0] : kFar * (a[0] > 1e-4f)) +
-             (s[1] > 0 ? s[1] * a[1] : kFar * (a[1] > 1e-4f));
-    case kCapsule:
-      return s[0] + s[2] * a[2];
-    case kCylinder:
-      return s[0] * std::sqrt(std::max(0.0f, 1 - a[2] * a[2])) + s[2] * a[2];
-    case kBox:
-    case kMesh:
-      return s[0] * a[0] + s[1] * a[1] + s[2] * a[2];
-    default:
-      return std::sqrt(s[0] * a[0] * s[0] * a[0] + s[1] * a[1] * s[1] * a[1] +
-                       s[2] * a[2] * s[2] * a[2]);
-  }
-}
-
-struct Bounds {
-  float x0 = kFar, x1 = -kFar, y0 = kFar, y1 = -kFar;
-  void add(float x, float y) {
-    x0 = std::min(x0, x);
-    x1 = std::max(x1, x);
-    y0 = std::min(y0, y);
-    y1 = std::max(y1, y);
-  }
-};
-
-// Tangent interval of an ellipsoid along image axis k: planes through the eye, v_k = -m v_z,
-// that touch it, where `scaled` holds its axes times its radii. Source: the dual quadric.
-void tangents(const float* c, const float scaled[3][3], int k, float* lo, float* hi) {
-  double a = 0, b = 0, d = 0;
-  for (int i = 0; i < 3; ++i) {
-    a += static_cast<double>(scaled[i][k]) * scaled[i][k];
-    b += static_cast<double>(scaled[i][k]) * scaled[i][2];
-    d += static_cast<double>(scaled[i][2]) * scaled[i][2];
-  }
-  a -= static_cast<double>(c[k]) * c[k];
-  b -= static_cast<double>(c[k]) * c[2];
-  d -= static_cast<double>(c[2]) * c[2];
-  double disc = std::sqrt(std::max(0.0, b * b - a * d));
-  double m0 = (-b - disc) / d, m1 = (-b + disc) / d;
-  *lo = static_cast<float>(std::min(m0, m1));
-  *hi = static_cast<float>(std::max(m0, m1));
-}
-
-void add_ellipsoid(const float* center, const float scaled[3][3], Bounds* bounds) {
-  float lo, hi;
-  float xs[2], ys[2];
-  tangents(center, scaled, 0, &lo, &hi);
-  xs[0] = lo, xs[1] = hi;
-  tangents(center, scaled, 1, &lo, &hi);
-  ys[0] = lo, ys[1] = hi;
-  bounds->add(xs[0], ys[0]);
-  bounds->add(xs[1], ys[1]);
-}
-
-// The same under parallel rays: the shadow of a box or an ellipsoid with these scaled axes.
-Bounds parallel_bounds(const ViewGeom& g) {
-  Bounds bounds;
-  const float x[3] = {1, 0, 0}, y[3] = {0, 1, 0};
-  const float half_x = extent(g, x), half_y = extent(g, y);
-  bounds.add(g.center[0] - half_x, g.center[1] - half_y);
-  bounds.add(g.center[0] + half_x, g.center[1] + half_y);
-  return bounds;
-}
-
-// Image bounds at unit depth of a geom that lies wholly before the eye.
-Bounds image_bounds(const ViewGeom& g) {
-  Bounds bounds;
-  if (g.type == kSphere || g.type == kEllipsoid || g.type == kCapsule) {
-    float scaled[3][3];
-    for (int i = 0; i < 3; ++i) {
-      float s = g.type == kCapsule ? g.size[0] : g.size[i];
-      for (int k = 0; k < 3; ++k) scaled[i][k] = g.axis[i][k] * s;
-    }
-    const float h = g.type == kCapsule ? g.size[2] : 0.0f;
-    for (int end = -1; end <= (h > 0 ? 1 : -1); end += 2) {
-      float c[3];
-      for (int k = 0; k < 3; ++k) c[k] = g.center[k] + end * h * g.axis[2][k];
-      add_ellipsoid(c, scaled, &bounds);
-    }
-    return bounds;
-  }
-  for (int corner = 0; corner < 8; ++corner) {
-    float p[3];
-    for (int k = 0; k < 3; ++k) {
-      p[k] = g.center[k] + (corner & 1 ? 1 : -1) * g.size[0] * g.axis[0][k] +
-             (corner & 2 ? 1 : -1) * g.size[1] * g.axis[1][k] +
-             (g.type == kPlane ? 0.0f : (corner & 4 ? 1 : -1) * g.size[2] * g.axis[2][k]);
-    }
-    bounds.add(-p[0] / p[2], -p[1] / p[2]);
-  }
-  return bounds;
 }
 
 int clamp_pixel(float v, int limit) {
@@ -177,7 +42,7 @@ void place(const Scene& scene, const Frame& f, ViewGeom* g) {
   g->x1 = f.width;
   g->y1 = f.height;
   g->drawn = middle + half > scene.znear;
-  if (g->reach > 0) return;
+  if (g->endless) return;
   if (!g->drawn || (middle - half < scene.znear && !f.orthographic)) return;
   Bounds b = f.orthographic ? parallel_bounds(*g) : image_bounds(*g);
   // A pixel more on each side, for the sub-samples.
@@ -192,6 +57,18 @@ void set_local_eye(ViewGeom* g) {
   for (int k = 0; k < 3; ++k) g->eye[k] = -dot3(g->axis[k], g->center);
 }
 
+// Finds out what of the geom lies beyond the sky box, which hides it.
+void place_far(const Scene& scene, Frame* f, ViewGeom* g) {
+  g->endless = g->type == kPlane && !(g->size[0] > 0 && g->size[1] > 0);
+  g->reach = 0;
+  const bool beyond = std::sqrt(dot3(g->center, g->center)) + g->radius > f->sky_radius;
+  if (scene.sky < 0 || !beyond) return;
+  const float up[3] = {f->world[2][0], f->world[2][1], f->world[2][2]};
+  const bool level = g->type == kPlane && std::abs(dot3(g->axis[2], up)) > 0.9999f;
+  g->reach = level ? f->sky_radius : 0.0f;
+  f->far |= !level;
+}
+
 // A mesh is placed by the centre of its box, which the other functions then take for the geom's own.
 void set_mesh(const Mesh& mesh, ViewGeom* g) {
   g->mesh = &mesh;
@@ -204,6 +81,7 @@ void set_mesh(const Mesh& mesh, ViewGeom* g) {
 void place_geoms(const Scene& scene, const World& w, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
   f->general = f->orthographic;
+  f->far = false;
   for (int i = 0; i < n; ++i) {
     const Geom& geom = scene.geoms[i];
     ViewGeom& g = f->view[i];
@@ -238,9 +116,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     g.behind = behind;
     g.alpha = geom.rgba[3] * (behind ? 0.3f : 1.0f);
     g.transparent = behind || geom.rgba[3] < 0.995f;
-    const bool bounded = g.type != kPlane || (g.size[0] > 0 && g.size[1] > 0);
-    // The sky box hides what lies beyond it.
-    g.reach = bounded ? 0.0f : scene.sky >= 0 ? f->sky_radius : scene.zfar;
+    place_far(scene, f, &g);
     place(scene, *f, &g);
     g.hollow = !scene.cull && (g.type == kPlane || g.type == kMesh || cut_open(g, scene.znear));
     f->general |= g.hollow;
@@ -277,7 +153,7 @@ void place_haze(const Scene& scene, Frame* f) {
     const ViewGeom& g = f->view[i];
     if (g.type != kPlane || g.size[0] > 0 || g.size[1] > 0 || g.radius < 0) continue;
     std::copy(g.axis[2], g.axis[2] + 3, f->haze_normal);
-    f->haze_height = std::max(0.0f, g.eye[2] / f->sky_radius);
+    f->haze_height = std::max(0.0f, g.eye[2] / f->sky_height);
     return;
   }
 }
@@ -413,7 +289,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   step_x = 2 * half_width / w;
   step_y = 2 * scene.half_height / h;
   orthographic = scene.orthographic != 0;
-  sky_radius = scene.zfar * kSkyRadius;
+  sky_height = scene.zfar * kSkyRadius;
+  sky_radius = sky_height * scene.round;
   left = scene.center[0] - half_width + 0.5f * step_x;
   top = scene.center[1] + scene.half_height - 0.5f * step_y;
   // A face of the sky changes by at most sqrt(6) / 2 widths per unit of image plane.

@@ -72,15 +72,25 @@ VLMRM_INLINE v3 local_normal(const ViewGeom& g, v3 p, vi face) {
   }
 }
 
-// Applies texrepeat and wraps. A uniform texture repeats per metre instead of per shape.
+// How often the texture repeats along axis k. A uniform one repeats per metre instead of per shape.
+VLMRM_INLINE float repeats(const Geom& geom, const float* s, int k) {
+  return geom.repeat[k] * (geom.uniform != 0 && s[k] > 0 ? s[k] : 1.0f);
+}
+
+// Applies texrepeat and wraps.
 VLMRM_INLINE Coordinates repeat(const Geom& geom, const float* s, Coordinates c) {
-  const bool metric = geom.uniform != 0;
-  vf ru = splat(geom.repeat[0] * (metric && s[0] > 0 ? s[0] : 1.0f));
-  vf rv = splat(geom.repeat[1] * (metric && s[1] > 0 ? s[1] : 1.0f));
+  vf ru = splat(repeats(geom, s, 0)), rv = splat(repeats(geom, s, 1));
   c.u *= ru, c.du_dx *= ru, c.du_dy *= ru;
   c.v *= rv, c.dv_dx *= rv, c.dv_dy *= rv;
   wrap(&c);
   return c;
+}
+
+// The texture's coordinate at the middle, in repetitions. It starts at the edge of a plane; an
+// endless one has no edge in some direction and is moved by half a texture.
+VLMRM_INLINE float first_texel(const Geom& geom, const ViewGeom& g, int k) {
+  const float moved = g.endless ? 0.5f / std::max(repeats(geom, g.size, k), 1e-6f) : 0.0f;
+  return moved + (g.type == kPlane && g.size[k] <= 0 ? 0.0f : 0.5f);
 }
 
 // Flat faces of MuJoCo's built-in shapes, for 2d textures.
@@ -100,9 +110,7 @@ VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, 
       sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
       sb = select(on_z, splat(0.5f / s[1]), splat(0.5f / s[2]));
     }
-    // An unbounded plane has no corner to start from: its texture is centred on its origin.
-    vf u0 = splat(g.reach > 0 ? 0.5f / std::max(geom.repeat[0], 1e-6f) : 0.5f);
-    vf v0 = splat(g.reach > 0 ? 0.5f / std::max(geom.repeat[1], 1e-6f) : 0.5f);
+    vf u0 = splat(first_texel(geom, g, 0)), v0 = splat(first_texel(geom, g, 1));
     c.u = a * sa + u0, c.v = v0 - b * sb;
     c.du_dx = ax * sa, c.du_dy = ay * sa, c.dv_dx = -bx * sb, c.dv_dy = -by * sb;
   }
@@ -319,7 +327,8 @@ VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footpr
 }
 
 // Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo) {
+VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
+                          vm todo) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
@@ -338,6 +347,7 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
+  const bool mesh = f.view[self].type == kMesh;
   int first = -kLanes, list = 0;
   for (;;) {
     while (!list && (first += kLanes) < f.num_casters[index]) {
@@ -346,10 +356,16 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
     if (!list) break;
     const Caster& c = f.casters[index][first + __builtin_ctz(list)];
     list &= list - 1;
-    if (c.view == self && f.view[self].type != kMesh) continue;
+    if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
     vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
               (bv < splat(c.v1));
     if (!any(near)) continue;
+    const ViewGeom& g = f.view[c.view];
+    if (c.view == self && !mesh) {
+      // A closed shape lies in its own shadow where it turns away.
+      if (g.type != kPlane) shadow |= near & (dot(n, parallel ? splat3(l.dir) : from) >= vf{});
+      continue;
+    }
     if (!snapped) {
       // The map holds what the light sees through the middle of the texel that p falls into.
       snapped = true;
@@ -360,7 +376,6 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
       dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
                      : v3{-from.x, -from.y, -from.z};
     }
-    const ViewGeom& g = f.view[c.view];
     CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
                     select(near, limit, splat(-1.0f)), offset, {}};
     with_type(g.type, test);
@@ -413,11 +428,11 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
     vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    vm shadow = in_shadow(scene, f, i, view, p, todo);
+    vm shadow = in_shadow(scene, f, i, view, p, n, todo);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
-  return g.reach > 0 ? add_haze(scene, f, q.x, q.y, out) : out;
+  return g.endless ? add_haze(scene, f, q.x, q.y, out) : out;
 }
 
 }  // namespace VLMRM_ISA

@@ -178,7 +178,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
     const v3 c = blend_corners(t, corners);
     const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    const vm shadow = in_shadow(scene, f, i, view, p, todo);
+    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};

@@ -58,13 +58,13 @@ __attribute__((noinline)) static Color add_haze_general(const Scene& scene, cons
   const v3 level0 = o + n * down0, level = d + n * down;
   // |level0 + t level| = radius + narrowing * t
   const vf tilt = splat(scene.haze / f.haze_height);
-  const vf radius = splat(f.sky_radius) - tilt * down0, narrowing = -tilt * down;
+  const vf radius = splat(f.sky_height) - tilt * down0, narrowing = -tilt * down;
   const vf qa = dot(level, level) - narrowing * narrowing;
   const vf qb = dot(level0, level) - radius * narrowing;
   const vf qc = dot(level0, level0) - radius * radius;
   const vf root = sqrt(max(qb * qb - qa * qc, vf{}));
   const vf t = -qc / max(qb + root, splat(1e-20f));
-  const vf drop = (down0 + t * down) * splat(1 / (f.haze_height * f.sky_radius));
+  const vf drop = (down0 + t * down) * splat(1 / (f.haze_height * f.sky_height));
   const vm seen = (drop > vf{}) & (drop < splat(1.0f)) & (t > vf{});
   v3 rgb = splat3(scene.haze_rgb);
   if (scene.fog) rgb = fogged(scene, rgb, t, scene.fog_rgb);
@@ -94,20 +94,36 @@ VLMRM_INLINE v3 to_world(const Frame& f, v3 c) {
 }
 
 // Any camera, with fog: where the ray leaves the cylinder that mjr_render draws the sky on.
-__attribute__((noinline)) static Color shade_sky_general(const Scene& scene, const Frame& f, vf x,
-                                                         vf y) {
+struct SkyHit {
+  v3 p, d;  // in world axes, from the eye
+  vf t;
+  vm on_cap, none;
+};
+
+VLMRM_INLINE SkyHit hit_sky(const Frame& f, vf x, vf y) {
+  SkyHit h;
   const v3 o = to_world(f, eye_point(f, x, y, vf{})), d = to_world(f, eye_direction(f, x, y));
   const vf r = splat(f.sky_radius);
   const vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f)), b = o.x * d.x + o.y * d.y;
   const vf disc = b * b - a * (o.x * o.x + o.y * o.y - r * r);
   const vf side = (sqrt(max(disc, vf{})) - b) / a;
   const vf dz = select(abs(d.z) > splat(1e-12f), d.z, splat(1e-12f));
-  const vf cap = (select(dz > vf{}, r, -r) - o.z) / dz;
-  const vm on_cap = cap < side;
-  const vf t = select(on_cap, cap, side);
-  const v3 p = o + d * t;
+  const vf cap = (select(dz > vf{}, splat(f.sky_height), splat(-f.sky_height)) - o.z) / dz;
+  h.on_cap = cap < side;
+  h.t = select(h.on_cap, cap, side);
+  h.none = disc < vf{};
+  h.p = o + d * h.t;
+  h.d = d;
+  return h;
+}
+
+__attribute__((noinline)) static Color shade_sky_general(const Scene& scene, const Frame& f, vf x,
+                                                         vf y) {
+  const SkyHit h = hit_sky(f, x, y);
+  const v3 p = h.p, d = h.d;
+  const vf t = h.t;
   // How the point moves along the cylinder when the pixel does.
-  const v3 n = select(on_cap, v3{vf{}, vf{}, splat(1.0f)}, v3{p.x, p.y, vf{}});
+  const v3 n = select(h.on_cap, v3{vf{}, vf{}, splat(1.0f)}, v3{p.x, p.y, vf{}});
   const vf scale = f.orthographic ? splat(1.0f) : t;
   v3 px = to_world(f, {scale * splat(f.step_x), vf{}, vf{}});
   v3 py = to_world(f, {vf{}, scale * splat(-f.step_y), vf{}});
@@ -118,9 +134,15 @@ __attribute__((noinline)) static Color shade_sky_general(const Scene& scene, con
                 cube_coordinates(turned(p.x, p.y, p.z), turned(px.x, px.y, px.z),
                                  turned(py.x, py.y, py.z)));
   if (scene.fog) c = fogged(scene, c, t, scene.fog_rgb);
-  const vm none = disc < vf{};
-  c = select(none, v3{vf{}, vf{}, vf{}}, c);
+  c = select(h.none, v3{vf{}, vf{}, vf{}}, c);
   return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
+}
+
+// The depth beyond which nothing shows.
+VLMRM_INLINE vf limit_depth(const Scene& scene, const Frame& f, vf x, vf y) {
+  if (!f.far) return splat(scene.zfar);
+  const SkyHit h = hit_sky(f, x, y);
+  return min(splat(scene.zfar), select(h.none, splat(scene.zfar), h.t));
 }
 
 // What lies behind everything: the sky box, or black.

@@ -40,6 +40,7 @@ VLMRM_INLINE int last_row(const Frame& f) { return std::min(f.row_end + 1, f.hei
 // Everything in a background that geoms which are hidden from it could still change.
 inline bool fits(const Frame& f, const Background& b) {
   return f.general == b.general && f.reflective == b.reflective && f.mirror == b.mirror &&
+         f.far == b.far &&
          f.haze_height == b.haze_height &&
          (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
 }

@@ -7,220 +7,221 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/resolve.h"
-#include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/still.h"
+#include "ray/transparent_mesh.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-constexpr int32_t kNoTriangle = 0x7fffffff;
+// One transparent geom in a packet of pixels: where its sub-samples show it, and its colour.
+struct Layer {
+  Points q;
+  vm sample[4], covered;
+  v3 color;
+};
 
-// Blends one geom. In the mirror the picture behind is taken as black, which it is wherever no
-// opaque geom is mirrored too, and both of MuJoCo's passes are taken at once.
-struct BlendGeom {
+struct CoverPacket {
   const Scene& scene;
   Frame* f;
-  uint8_t* rgb;
-  int view;
+  const ViewGeom& g;
+  int row, col;
+  Layer* out;
 
   template <int kType>
   VLMRM_INLINE void run() {
-    const ViewGeom& g = f->view[view];
-    for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
-      const uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
-      for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) {
-        if (!f->background || get_bit(dirty, col / kLanes)) packet<kType>(g, row, col);
-      }
-    }
-  }
-
-  // The part of the eye rays between what lies before the geom and what hides it.
-  VLMRM_INLINE Range range_of(const ViewGeom& g, int at) const {
-    const vf limit = load(f->depth.data() + at), near = splat(scene.znear);
-    if (g.mirrored) return {max(near, limit), load(f->mirror_depth.data() + at)};
-    return {near, limit};
-  }
-
-  // Where the geom is the nearest thing at (x, y) and how deep.
-  template <int kType>
-  VLMRM_INLINE vm visible(const ViewGeom& g, int at, vf x, vf y, Hit* h) {
-    const vf limit = load(f->depth.data() + at);
-    const Range range = range_of(g, at);
-    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
-                    : hit_eye<kType>(g, x, y, range);
-    vm mask = h->mask & (h->t > splat(scene.znear));
-    if (!g.mirrored) return mask & (h->t < limit);
-    const vm over = (load(f->id.data() + at) >> 3) == splat(f->reflective);
-    return mask & over & (h->t > limit) & (h->t < load(f->mirror_depth.data() + at));
-  }
-
-  template <int kType>
-  VLMRM_INLINE void packet(const ViewGeom& g, int row, int col) {
-    if (kType == kMesh) return mesh_packet(g, row, col);
-    const int at = row * f->pitch + col;
     const vf px = lane_index() + splat(static_cast<float>(col));
-    Points q;
+    Points& q = out->q;
     q.x = splat(f->left) + px * splat(f->step_x);
     q.y = splat(f->top - row * f->step_y);
     q.active = all_lanes();
     Hit h;
-    vm center = visible<kType>(g, at, q.x, q.y, &h);
+    vm known = visible<kType>(q.x, q.y, &h);
     q.t = h.t, q.face = h.face;
-    vf cover = vf{};
+    out->covered = vm{};
     for (int s = 0; s < 4; ++s) {
       vf x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
       vf y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      vm mask = visible<kType>(g, at, x, y, &h);
-      cover += select(mask, splat(0.25f), vf{});
-      vm use = mask & ~center;
+      const vm mask = visible<kType>(x, y, &h);
+      out->sample[s] = mask;
+      out->covered |= mask;
+      vm use = mask & ~known;
       q.x = select(use, x, q.x), q.y = select(use, y, q.y), q.t = select(use, h.t, q.t);
       q.face = select(use, h.face, q.face);
-      center |= mask;
+      known |= mask;
     }
-    if (any(cover > vf{})) blend(g, row, col, shade_any(scene, *f, view, q), cover);
   }
 
-  // A sample of a mesh: what it holds so far, 0..255, and its next triangle in drawing order.
-  struct Sample {
-    vf x, y;
-    v3 rgb;
-    vi number, prim;
-    vf t;
-  };
-
-  // A mesh is not sorted: each of its triangles is blended over what the ones before it left in the
-  // samples, which all start from the pixel's colour.
-  void mesh_packet(const ViewGeom& g, int row, int col) {
-    const v3 black = {vf{}, vf{}, vf{}};
-    Sample sample[4];
-    if (!start_samples(g, row, col, sample)) return;
-    const v3 under = load_pixels(row, col);
-    for (Sample& s : sample) s.rgb = g.mirrored ? black : under;
-    blend_triangles(g, row, col, sample);
-    // The mirrored scene is drawn by itself, in both passes, and added.
-    if (g.mirrored && start_samples(g, row, col, sample)) blend_triangles(g, row, col, sample);
-    const v3 sum = sample[0].rgb + sample[1].rgb + (sample[2].rgb + sample[3].rgb);
-    store_pixels(row, col, g.mirrored ? under + sum * splat(0.25f) : sum * splat(0.25f));
-  }
-
-  bool start_samples(const ViewGeom& g, int row, int col, Sample* sample) {
+  // Where the geom is the nearest thing at (x, y) and how deep.
+  template <int kType>
+  VLMRM_INLINE vm visible(vf x, vf y, Hit* h) {
     const int at = row * f->pitch + col;
-    const vf px = lane_index() + splat(static_cast<float>(col));
-    vm seen = {};
-    for (int s = 0; s < 4; ++s) {
-      sample[s].x = splat(f->left) + (px + splat(kSampleX[s])) * splat(f->step_x);
-      sample[s].y = splat(f->top - (row + kSampleY[s]) * f->step_y);
-      advance(g, at, all_lanes(), splat(int32_t{-1}), &sample[s]);
-      seen |= sample[s].number < splat(kNoTriangle);
-    }
-    return any(seen);
-  }
-
-  void blend_triangles(const ViewGeom& g, int row, int col, Sample* sample) {
-    Points q;
-    q.x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
-    q.y = splat(f->top - row * f->step_y);
-    q.face = vi{};
-    q.active = all_lanes();
-    while (true) {
-      vi now = splat(kNoTriangle);
-      for (int s = 0; s < 4; ++s) now = select(sample[s].number < now, sample[s].number, now);
-      const vm left = now < splat(kNoTriangle);
-      if (!any(left)) return;
-      q.t = splat(1.0f), q.prim = vi{};
-      for (int s = 0; s < 4; ++s) {
-        const vm mine = left & (sample[s].number == now);
-        q.t = select(mine, sample[s].t, q.t), q.prim = select(mine, sample[s].prim, q.prim);
-      }
-      const Color c = shade_any(scene, *f, view, q);
-      for (int s = 0; s < 4; ++s) {
-        const vm mine = left & (sample[s].number == now);
-        if (!any(mine)) continue;
-        blend_sample(g.alpha, c, mine, &sample[s].rgb);
-        advance(g, row * f->pitch + col, mine, now, &sample[s]);
-      }
-    }
-  }
-
-  v3 load_pixels(int row, int col) const {
-    float c[3][kLanes] = {};
-    const uint8_t* in = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
-    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
-      for (int k = 0; k < 3; ++k) c[k][i] = in[3 * i + k];
-    }
-    return {load(c[0]), load(c[1]), load(c[2])};
-  }
-
-  void store_pixels(int row, int col, v3 a) {
-    float c[3][kLanes];
-    store(c[0], a.x), store(c[1], a.y), store(c[2], a.z);
-    uint8_t* out = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
-    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
-      for (int k = 0; k < 3; ++k) {
-        out[3 * i + k] = static_cast<uint8_t>(std::min(c[k][i] + 0.5f, 255.0f));
-      }
-    }
-  }
-
-  // One write of the frame buffer, rounded to a byte as there.
-  void blend_sample(float alpha, const Color& c, vm mask, v3* under) const {
-    const vf over = splat(alpha), left = splat(1 - alpha), half = splat(0.5f);
-    auto mixed = [&](vi a, vf b) { return floor(to_float(a) * over + b * left + half); };
-    const v3 after = {mixed(c.r, under->x), mixed(c.g, under->y), mixed(c.b, under->z)};
-    *under = select(mask, after, *under);
-  }
-
-  // Moves lanes of `todo` on to the triangle after number `after`.
-  void advance(const ViewGeom& g, int at, vm todo, vi after, Sample* s) {
-    Range range = range_of(g, at);
-    vm shown = todo;
-    if (g.mirrored) shown &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
-    range.to = select(shown, range.to, splat(-1.0f));
-    vi number = splat(kNoTriangle);
-    const Ray r = f->orthographic ? eye_ray<true>(g, s->x, s->y) : eye_ray<false>(g, s->x, s->y);
-    const MeshHit h =
-        g.hollow ? next_triangle<true>(*g.mesh, r.o, r.d, range.from, range.to, after, &number)
-                 : next_triangle<false>(*g.mesh, r.o, r.d, range.from, range.to, after, &number);
-    s->number = select(todo, number, s->number);
-    s->prim = select(todo, h.prim, s->prim);
-    s->t = select(todo, h.t, s->t);
-  }
-
-  VLMRM_INLINE void blend(const ViewGeom& g, int row, int col, const Color& c, vf cover) {
-    const float keep = 1 - g.alpha;
-    const float alpha = g.mirrored ? 1 - keep * keep : g.alpha;
-    uint8_t* out = rgb + 3 * (static_cast<size_t>(row) * f->width + col);
-    float share[kLanes];
-    int32_t over[3][kLanes];
-    store(share, cover);
-    store(over[0], c.r), store(over[1], c.g), store(over[2], c.b);
-    for (int i = 0; i < std::min(kLanes, f->width - col); ++i) {
-      if (!(share[i] > 0)) continue;
-      const float a = alpha * share[i], under = g.mirrored ? 1.0f : 1.0f - a;
-      for (int k = 0; k < 3; ++k) {
-        const float v = a * over[k][i] + under * out[3 * i + k] + 0.5f;
-        out[3 * i + k] = static_cast<uint8_t>(std::min(v, 255.0f));
-      }
-    }
+    const Range range = range_of(scene, *f, g, at);
+    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
+                    : hit_eye<kType>(g, x, y, range);
+    vm mask = h->mask & (h->t > range.from) & (h->t < range.to);
+    if (g.mirrored) mask &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
+    return mask;
   }
 };
 
-// Nearest first and then farthest first, as mjr_render does.
+VLMRM_INLINE v3 load_pixels(const uint8_t* rgb, int count) {
+  float c[3][kLanes] = {};
+  for (int i = 0; i < count; ++i) {
+    for (int k = 0; k < 3; ++k) c[k][i] = rgb[3 * i + k];
+  }
+  return {load(c[0]), load(c[1]), load(c[2])};
+}
+
+VLMRM_INLINE void store_pixels(v3 rgb, int count, uint8_t* out) {
+  float c[3][kLanes];
+  store(c[0], rgb.x), store(c[1], rgb.y), store(c[2], rgb.z);
+  for (int i = 0; i < count; ++i) {
+    for (int k = 0; k < 3; ++k) {
+      out[3 * i + k] = static_cast<uint8_t>(std::min(std::max(c[k][i] + 0.5f, 0.0f), 255.0f));
+    }
+  }
+}
+
+// All transparent geoms over one packet after another, in the scene or in its mirror.
+class Glass {
+ public:
+  Glass(const Scene& scene, Frame* frame, uint8_t* rgb, bool mirrored)
+      : scene_(scene), f_(*frame), rgb_(rgb), mirrored_(mirrored) {}
+
+  void blend() {
+    int x0 = f_.width, x1 = 0, y0 = f_.height, y1 = 0;
+    for (int k = 0; k < f_.num_transparent; ++k) {
+      const ViewGeom& g = f_.view[view_of(k)];
+      if (!g.drawn) continue;
+      x0 = std::min(x0, g.x0), x1 = std::max(x1, g.x1);
+      y0 = std::min(y0, g.y0), y1 = std::max(y1, g.y1);
+    }
+    for (int row = std::max(y0, f_.row_begin); row < std::min(y1, f_.row_end); ++row) {
+      const uint64_t* dirty = &f_.dirty[static_cast<size_t>(row) * f_.words];
+      for (int col = x0 & -kLanes; col < x1; col += kLanes) {
+        if (!f_.background || get_bit(dirty, col / kLanes)) blend_packet(row, col);
+      }
+    }
+  }
+
+ private:
+  static constexpr int kKept = 8;  // layers that the second pass need not shade again
+
+  int view_of(int k) const {
+    return f_.transparent[k] + (mirrored_ ? static_cast<int>(scene_.geoms.size()) : 0);
+  }
+
+  // A packet while glass goes over it.
+  struct Pixels {
+    int row, col;
+    bool begun;  // some glass covers it: the colours are set
+    v3 before, sample[4];
+  };
+
+  // Nearest first and then farthest first, as mjr_render does; once if colours add up.
+  void blend_packet(int row, int col) {
+    const int n = f_.num_transparent, passes = scene_.additive ? 1 : 2;
+    int layers[kKept];
+    Layer keep[kKept], other;
+    Pixels pixels = {row, col, false, {}, {}};
+    for (int i = 0; i < passes * n; ++i) {
+      const int k = i < n ? i : 2 * n - 1 - i;
+      const bool kept = k < kKept;
+      if (i >= n && kept && layers[k] == 0) continue;
+      if (i >= n && kept && layers[k] == 1) {
+        lay(keep[k], f_.view[view_of(k)].alpha, &pixels);
+        continue;
+      }
+      const int count = lay_geom(view_of(k), kept ? &keep[k] : &other, &pixels);
+      if (i < n && kept) layers[k] = count;
+    }
+    if (pixels.begun) finish(pixels);
+  }
+
+  // Lays one geom over a packet; returns how often `layer` describes it: a mesh is more than one.
+  int lay_geom(int view, Layer* layer, Pixels* pixels) {
+    const ViewGeom& g = f_.view[view];
+    const int row = pixels->row, col = pixels->col;
+    if (!g.drawn || row < g.y0 || row >= g.y1 || col + kLanes <= g.x0 || col >= g.x1) return 0;
+    if (g.type == kMesh) {
+      MeshGlass mesh(scene_, &f_, view, row, col);
+      if (!mesh.start()) return 0;
+      begin(pixels);
+      mesh.blend(pixels->sample);
+      return 2;
+    }
+    with_type(g.type, CoverPacket{scene_, &f_, g, row, col, layer});
+    if (!any(layer->covered)) return 0;
+    layer->color = to_float(shade_any(scene_, f_, view, layer->q));
+    lay(*layer, g.alpha, pixels);
+    return 1;
+  }
+
+  void begin(Pixels* pixels) {
+    if (pixels->begun) return;
+    pixels->before = under(pixels->row, pixels->col);
+    std::fill(pixels->sample, pixels->sample + 4, pixels->before);
+    pixels->begun = true;
+  }
+
+  void lay(const Layer& layer, float alpha, Pixels* pixels) {
+    begin(pixels);
+    for (int s = 0; s < 4; ++s) {
+      v3& c = pixels->sample[s];
+      c = select(layer.sample[s], lay_over(c, layer.color, alpha, scene_.additive != 0), c);
+    }
+  }
+
+  void finish(const Pixels& pixels) {
+    const v3* c = pixels.sample;
+    const v3 after = (c[0] + c[1] + c[2] + c[3]) * splat(0.25f);
+    const int count = std::min(kLanes, f_.width - pixels.col);
+    uint8_t* out = rgb_ + 3 * (static_cast<size_t>(pixels.row) * f_.width + pixels.col);
+    // The mirror's own surface is added to what it shows: only the latter has glass before it.
+    store_pixels(mirrored_ ? load_pixels(out, count) + (after - pixels.before) : after, count, out);
+  }
+
+  v3 under(int row, int col) {
+    if (mirrored_) return mirrored_surfaces(row, col);
+    return load_pixels(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col),
+                       std::min(kLanes, f_.width - col));
+  }
+
+  // The opaque surfaces in the mirror at the centres of pixels, black where there are none.
+  v3 mirrored_surfaces(int row, int col) {
+    const int at = row * f_.pitch + col;
+    const vi ids = load(f_.mirror_id.data() + at);
+    int32_t id[kLanes];
+    store(id, ids);
+    Points q;
+    q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
+    q.y = splat(f_.top - row * f_.step_y);
+    q.t = load(f_.mirror_depth.data() + at);
+    q.face = ids & splat(int32_t{7});
+    q.prim = f_.mirror_prim.empty() ? vi{} : load(f_.mirror_prim.data() + at);
+    v3 shown = {vf{}, vf{}, vf{}};
+    for (int i = 0; i < kLanes; ++i) {
+      const int32_t view = id[i] >> 3;
+      bool done = view < 0;
+      for (int j = 0; j < i; ++j) done |= id[j] >> 3 == view;
+      if (done) continue;
+      q.active = (ids >> 3) == splat(view);
+      shown = select(q.active, to_float(shade_any(scene_, f_, view, q)), shown);
+    }
+    return shown;
+  }
+
+  const Scene& scene_;
+  Frame& f_;
+  uint8_t* rgb_;
+  bool mirrored_;
+};
+
 inline void blend_transparent(const Scene& scene, Frame* f, uint8_t* rgb) {
-  const int n = f->num_transparent, num_geoms = static_cast<int>(scene.geoms.size());
-  for (int k = 0; f->mirror && k < n; ++k) {
-    const int view = num_geoms + f->transparent[n - 1 - k];
-    if (f->view[view].drawn) {
-      with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
-    }
-  }
-  for (int k = 0; k < 2 * n; ++k) {
-    const int view = f->transparent[k < n ? k : 2 * n - 1 - k];
-    if (f->view[view].drawn) {
-      with_type(f->view[view].type, BlendGeom{scene, f, rgb, view});
-    }
-  }
+  if (f->num_transparent == 0) return;
+  if (f->mirror) Glass(scene, f, rgb, true).blend();
+  Glass(scene, f, rgb, false).blend();
 }
 
 }  // namespace VLMRM_ISA

@@ -148,6 +148,7 @@ class TaskWorlds:
         num_threads: int = 0,
         render_size: int | tuple[int, int] | None = None,
         supersample: int = 1,
+        renderer: str = "auto",
         camera: Any = None,
         mix: Mix | None = None,
     ) -> None:
@@ -163,6 +164,7 @@ class TaskWorlds:
                 reward's input size, so that frames are drawn straight at the size that is scored.
                 Others are resized by the model's preprocessing.
             supersample: as `Renderer` takes it.
+            renderer: "ray", "gl" or "auto", as `Renderer` takes its backend.
             camera: as `Scene.from_model` takes it; None for the task's.
             mix: how rewards combine; the model's reward alone by default.
         """
@@ -170,11 +172,11 @@ class TaskWorlds:
         self._mix = mix or Mix()
         self.simulation = Simulation(task.load_model(), num_envs, num_threads, task.fields)
         self.model = self.simulation.model
-        self._poses = self.simulation.poses
         self.height, self.width = render_shape(render_size, reward.image_size)
         scene = Scene.from_model(self.model, task.camera if camera is None else camera)
+        self._source = self.simulation.source(scene)
         self._renderer = Renderer(
-            scene, self.height, self.width, num_threads, supersample=supersample
+            scene, self.height, self.width, num_threads, renderer, supersample=supersample
         )
         self.last_frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
         self.diverged = np.zeros(num_envs, bool)
@@ -222,7 +224,7 @@ class TaskWorlds:
         """
         self.diverged[:], self._started = False, True
         self._reset_worlds(np.arange(self.num_envs))
-        self._renderer.render(self._poses, out=self.last_frames)
+        self._renderer.render(self._source, out=self.last_frames)
         self._remember()
         return self._observation.copy()
 

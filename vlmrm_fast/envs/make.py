@@ -37,8 +37,8 @@ def make_vec_env(
         model: as `VLMReward` takes it; not used if `reward` is given.
         options: `seed` (None: drawn), `num_threads` (0: one a CPU), `render_size` (side or
             (height, width) [pixels]; None: the reward's input size), `supersample` (draw this many
-            times as large and average), `camera` (None: the task's) and, if `reward` is not given,
-            `device` and `precision` of `VLMReward`.
+            times as large and average), `renderer` ("auto", "ray" or "gl"), `camera` (None: the
+            task's) and, if `reward` is not given, `device` and `precision` of `VLMReward`.
 
     Returns:
         The environment, not yet reset.

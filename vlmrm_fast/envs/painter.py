@@ -45,6 +45,8 @@ def scene_or_none(model: Any, camera: Any) -> Scene | None:
     try:
         scene = Scene.from_model(model, as_camera(camera))
         reason = scene.unsupported
+        if reason is None and scene.needs:
+            reason = f"it shows elements that change shape, drawn from {', '.join(scene.needs)}."
     except UnsupportedSceneError as error:
         reason = error
     if reason is None:
