@@ -199,6 +199,40 @@ struct Rows {
   const double* row(py::ssize_t i) const { return data + stride * i; }
 };
 
+// The N worlds of one call, read in place.
+class Worlds {
+ public:
+  using Input = py::array_t<double>;
+
+  Worlds(const Scene& scene, py::ssize_t n, const std::array<Input, 8>& arrays,
+         const std::array<double, 3>& cam_offset)
+      : ng_(scene.num_model_geoms),
+        ns_(scene.num_model_sites),
+        nl_(scene.num_model_lights),
+        base_{rows(arrays[0], n, 3 * ng_, "geom_xpos"),  rows(arrays[1], n, 9 * ng_, "geom_xmat"),
+              rows(arrays[2], n, 3 * ns_, "site_xpos"),  rows(arrays[3], n, 9 * ns_, "site_xmat"),
+              rows(arrays[4], n, 3 * nl_, "light_xpos"), rows(arrays[5], n, 3 * nl_, "light_xdir"),
+              nullptr,                                   nullptr},
+        eyes_(arrays[6], n, 3, "cam_pos"),
+        axes_(arrays[7], n, 9, "cam_mat"),
+        offset_(cam_offset) {}
+
+  // World i; `eye` is where its camera's position is kept.
+  World at(py::ssize_t i, double* eye) const {
+    for (int k = 0; k < 3; ++k) eye[k] = eyes_.row(i)[k] + offset_[k];
+    return {base_.geom_xpos + 3 * ng_ * i,  base_.geom_xmat + 9 * ng_ * i,
+            base_.site_xpos + 3 * ns_ * i,  base_.site_xmat + 9 * ns_ * i,
+            base_.light_xpos + 3 * nl_ * i, base_.light_xdir + 3 * nl_ * i,
+            eye,                            axes_.row(i)};
+  }
+
+ private:
+  py::ssize_t ng_, ns_, nl_;
+  World base_;
+  Rows eyes_, axes_;
+  std::array<double, 3> offset_;
+};
+
 // Seconds that one worker spent on a call.
 struct alignas(64) Seconds {
   double step = 0, draw = 0;
@@ -272,27 +306,11 @@ class Renderer {
                 static_cast<size_t>(out.nbytes()) == sink_.bytes() * out.shape(0),
             "`out` must be a writeable C-contiguous array of N pictures.");
     const py::ssize_t n = out.shape(0);
-    const py::ssize_t ng = scene_->num_model_geoms, ns = scene_->num_model_sites;
-    const py::ssize_t nl = scene_->num_model_lights;
-    const World base = {rows(geom_xpos, n, 3 * ng, "geom_xpos"),
-                        rows(geom_xmat, n, 9 * ng, "geom_xmat"),
-                        rows(site_xpos, n, 3 * ns, "site_xpos"),
-                        rows(site_xmat, n, 9 * ns, "site_xmat"),
-                        rows(light_xpos, n, 3 * nl, "light_xpos"),
-                        rows(light_xdir, n, 3 * nl, "light_xdir"),
-                        nullptr,
-                        nullptr};
-    const Rows eyes(cam_pos, n, 3, "cam_pos"), axes(cam_mat, n, 9, "cam_mat");
+    const Worlds worlds(*scene_, n, {geom_xpos, geom_xmat, site_xpos, site_xmat, light_xpos,
+                                     light_xdir, cam_pos, cam_mat}, cam_offset);
     require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
     const DrawFunction draw = kernel_.draw;
-    auto world = [&](int i, double* eye) {
-      for (int k = 0; k < 3; ++k) eye[k] = eyes.row(i)[k] + cam_offset[k];
-      return World{base.geom_xpos + 3 * ng * i,  base.geom_xmat + 9 * ng * i,
-                   base.site_xpos + 3 * ns * i,  base.site_xmat + 9 * ns * i,
-                   base.light_xpos + 3 * nl * i, base.light_xdir + 3 * nl * i,
-                   eye,                          axes.row(i)};
-    };
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
     backgrounds_.assign(n, nullptr);
@@ -308,7 +326,7 @@ class Renderer {
       const double stepped = now();
       for (int i = first; i < last; ++i) {
         double eye[3];
-        const World w = world(i, eye);
+        const World w = worlds.at(i, eye);
         Frame* frame = frames_[worker].get();
         SinkScratch* scratch = scratch_[worker].get();
         uint8_t* const place = rgb + sink_.bytes() * i;
@@ -323,11 +341,40 @@ class Renderer {
     if (cache_) cache_->begin_call();
     for (int i = 0; cache_ && i < n; ++i) {
       double eye[3];
-      cache_->learn(world(i, eye), backgrounds_[i], frames_[0].get());
+      cache_->learn(worlds.at(i, eye), backgrounds_[i], frames_[0].get());
     }
     double step = 0, draw_time = 1e-9;
     for (const Seconds& s : seconds_) step += s.step, draw_time += s.draw;
     return draw_time / (step + draw_time);
+  }
+
+  // The depth along the camera's axis and the row of the scene's geoms that each pixel's centre
+  // shows; beyond all geoms `background` and -1.
+  void probe(py::array_t<float> depth, py::array_t<int32_t> geom, float background,
+             const std::array<Worlds::Input, 8>& arrays, const std::array<double, 3>& cam_offset) {
+    const int height = sink_.drawn_height(), width = sink_.drawn_width();
+    for (const py::array& out : {py::array(depth), py::array(geom)}) {
+      require(out.ndim() == 3 && out.shape(0) == depth.shape(0) && out.shape(1) == height &&
+                  out.shape(2) == width && (out.flags() & py::array::c_style) && out.writeable(),
+              "outputs must be writeable C-contiguous (N, H, W) arrays.");
+    }
+    const py::ssize_t n = depth.shape(0);
+    const Worlds worlds(*scene_, n, arrays, cam_offset);
+    float* const depths = depth.mutable_data();
+    int32_t* const geoms = geom.mutable_data();
+    const size_t pixels = static_cast<size_t>(height) * width;
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> turn(turn_);
+    pool_->run(static_cast<int>(n), [&](int worker, int i) {
+      Frame* frame = frames_[worker].get();
+      double eye[3];
+      frame->probe = true;
+      frame->background = nullptr;
+      set_up(*scene_, worlds.at(i, eye), frame);
+      kernel_.draw(*scene_, frame, nullptr);
+      frame->probe = false;
+      frame->copy_probe(background, depths + pixels * i, geoms + pixels * i);
+    });
   }
 
   // (backgrounds held, worlds that found theirs ready) since the renderer was made.
@@ -376,6 +423,9 @@ PYBIND11_MODULE(_core, m) {
            py::arg("number_format") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
            py::arg("cache") = true)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
+      .def("probe", &vlmrm::Renderer::probe, py::arg("depth").noconvert(),
+           py::arg("geom").noconvert(), py::arg("background"), py::arg("arrays"),
+           py::arg("cam_offset"))
       .def("render", &vlmrm::Renderer::render, py::arg("out").noconvert(),
            py::arg("geom_xpos").noconvert(), py::arg("geom_xmat").noconvert(),
            py::arg("site_xpos").noconvert(), py::arg("site_xmat").noconvert(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from typing import Any
 
 import mujoco
@@ -89,13 +88,39 @@ def test_decor_looks_as_in_mujoco() -> None:
             _option("ACTUATOR"),
             _option("AUTOCONNECT"),
             _option("COM", "TRANSPARENT"),
+            _option("CAMERA"),
+            _option("BODYBVH"),
             _option(frame="BODY"),
             _option(frame="WORLD"),
         ):
             theirs.update_scene(data, _mjv(), option)
             ours = _ray(model, option).render(data)[0]
-            assert _psnr(theirs.render(), ours) >= 41, (option.flags, option.frame)
+            # Boxes of lines on the faces of boxes: every pixel is a tie.
+            bound = 39 if option.flags[mujoco.mjtVisFlag.mjVIS_BODYBVH] else 41
+            assert _psnr(theirs.render(), ours) >= bound, (option.flags, option.frame)
             assert (ours != plain).any(-1).mean() > 0.01
+
+
+def test_lines_are_as_wide_as_in_mujoco_and_end_at_the_near_plane() -> None:
+    beam = (
+        '<mujoco><visual><headlight ambient="0 0 0" diffuse="0 0 0" specular="0 0 0"/>'
+        '<map znear=".1"/></visual><worldbody><light diffuse="0 0 0"/>'
+        '<body pos="{}"><joint/><geom size=".01" rgba="0 0 0 0"/>'
+        '<site name="s" zaxis="{}" size=".001" rgba="0 0 0 0"/></body>'
+        '<geom type="box" pos="{}" size="1 1 1" rgba="0 0 0 1"/></worldbody>'
+        '<sensor><rangefinder site="s"/></sensor></mujoco>'
+    )
+    lit = {}
+    # Across the view, and from behind the eye into it.
+    for axis, start, wall in (("1 0 0", "-3 0 0", "4 0 0"), ("0 1 0", "0 -2 0", "0 4 0")):
+        model = mujoco.MjModel.from_xml_string(beam.format(start, axis, wall))
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        scene = Scene.from_model(model, Camera((0.5, 0.0, 0.0), 1.0, 90.0, 0.0))
+        assert scene.needs == ("sensordata",)
+        lit[axis] = Renderer(scene, 100, 100, 1, "ray").render(data)[0].any(-1)
+    assert set(lit["1 0 0"].sum(0)) <= {3, 4}  # three pixels, between rows or not
+    assert 20 < lit["0 1 0"].sum() < 400
 
 
 def test_every_source_gives_the_same_picture() -> None:
@@ -150,19 +175,6 @@ def test_later_changes_to_the_model_are_not_seen() -> None:
     model.geom_rgba[:] = 1
     model.tendon_rgba[:] = 1
     np.testing.assert_array_equal(renderer.render(data), before)
-
-
-@pytest.mark.parametrize(
-    ("option", "name"),
-    [
-        (_option("CAMERA"), "lines"),
-        (_option("BODYBVH"), "bodybvh lines"),
-    ],
-)
-def test_what_is_not_drawn_is_named(option: mujoco.MjvOption, name: str) -> None:
-    model, _ = _world(DECOR)
-    with pytest.raises(UnsupportedSceneError, match=re.escape(name)):
-        _ray(model, option, 8)
 
 
 def test_labels_are_named() -> None:

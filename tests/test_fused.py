@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+from changing_scenes import TENDONS
 
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.rendering import Camera, Renderer, Scene
@@ -142,6 +143,22 @@ def test_what_cannot_be_fused_runs_in_turn() -> None:
         assert 0 < simulation.draw_share < 1
         simulation.batch.expand("body_mass")
         assert simulation._fused(narrow) is None
+
+
+def test_scenes_that_need_more_than_poses_run_in_turn() -> None:
+    model = mujoco.MjModel.from_xml_string(TENDONS)
+    fused, plain = (Simulation(model, 3, 2) for _ in range(2))
+    for simulation in (fused, plain):
+        simulation.qvel[:, 0] = [0.0, 1.0, 2.0]
+    frames = np.zeros((3, SIZE, SIZE, 3), np.uint8)
+    with Renderer(Scene.from_model(model), SIZE, SIZE, 2) as renderer:
+        for simulation in (fused, plain):  # binds what is drawn before the first step
+            renderer.render(simulation.batch)
+        for _ in range(3):
+            fused.step_and_draw(np.zeros((3, 0)), renderer, frames, 5)
+            plain.step(np.zeros((3, 0)), 5)
+            np.testing.assert_array_equal(frames, renderer.render(plain.batch))
+    assert (frames[0] != frames[2]).any()
 
 
 def test_python_callbacks_are_refused_and_not_called_without_the_interpreter() -> None:

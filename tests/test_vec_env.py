@@ -223,19 +223,18 @@ def test_an_environment_that_is_not_drawn_natively_falls_back_with_one_line(
 ) -> None:
     folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
     text = (folder / "inverted_pendulum.xml").read_text()
-    field = '<hfield name="hills" nrow="2" ncol="2" size="1 1 0.1 0.1"/>'
-    text = text.replace("<worldbody>", f"<asset>{field}</asset><worldbody>")
-    geom = '<geom type="hfield" hfield="hills" pos="0 0 -2"/>'
-    text = text.replace("</worldbody>", f"{geom}</worldbody>")
-    (tmp_path / "hills.xml").write_text(text)
-    options = {"xml_file": str(tmp_path / "hills.xml")}
+    sites = '<site name="p" pos="-1 0 .5"/><site name="q" pos="1 0 .5"/></worldbody>'
+    path = '<spatial width=".02"><site site="p"/><site site="q"/></spatial>'
+    text = text.replace("</worldbody>", f"{sites}<tendon>{path}</tendon>")
+    (tmp_path / "rope.xml").write_text(text)
+    options = {"xml_file": str(tmp_path / "rope.xml")}
     venv = VLMRewardVecEnv(KINDS["dummy"]("InvertedPendulum-v5", **options), Brightness())
     # Without a render mode nobody can draw it: the error says how.
     with pytest.raises(ArgumentError, match="render_mode must be 'rgb_array', got None"):
         venv.reset()
     lines = [record.message for record in caplog.records if "own render()" in record.message]
     assert len(lines) == 1
-    assert "hfield" in lines[0] or "height field" in lines[0]
+    assert "ten_wrapadr" in lines[0]
 
 
 @pytest.fixture

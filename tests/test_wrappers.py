@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check_env
@@ -134,6 +135,19 @@ def test_the_frame_does_not_depend_on_the_environments_own_size() -> None:
     assert env.last_frames.shape == (1, 30, 50, 3)
 
 
+def test_models_that_need_more_than_poses_draw_themselves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from changing_scenes import TENDONS
+
+    from vlmrm_fast.envs.painter import scene_or_none
+
+    assert scene_or_none(mujoco.MjModel.from_xml_string(TENDONS), None) is None
+    assert (
+        "own render() draws the frames, slower: it shows elements that change shape" in caplog.text
+    )
+
+
 def test_wrapped_environments_can_be_supersampled() -> None:
     env, large = make(supersample=2, render_size=32), make(render_size=64)
     for each in (env, large):
@@ -211,14 +225,14 @@ for env_id in sys.argv[1:]:
             env.reset()
     print(env_id, worst, flush=True)
 
-# A height field is not drawn natively: the environment draws itself.
+# A tendon's path is no part of a captured state: the environment draws itself.
 from pathlib import Path
 text = (Path(gymnasium.__path__[0]) / "envs/mujoco/assets/inverted_pendulum.xml").read_text()
-field = '<asset><hfield name="hills" nrow="2" ncol="2" size="1 1 0.1 0.1"/></asset><worldbody>'
-text = text.replace("<worldbody>", field)
-text = text.replace("</worldbody>", '<geom type="hfield" hfield="hills" pos="0 0 -2"/></worldbody>')
-Path("hills.xml").write_text(text)
-options = {"xml_file": "./hills.xml", "render_mode": "rgb_array", "width": 64, "height": 64}
+sites = '<site name="p" pos="-1 0 .5"/><site name="q" pos="1 0 .5"/></worldbody>'
+path = '<spatial width=".02"><site site="p"/><site site="q"/></spatial>'
+text = text.replace("</worldbody>", f"{sites}<tendon>{path}</tendon>")
+Path("rope.xml").write_text(text)
+options = {"xml_file": "./rope.xml", "render_mode": "rgb_array", "width": 64, "height": 64}
 env = VLMRewardWrapper(gymnasium.make("InvertedPendulum-v5", **options), Zero())
 env.reset(seed=0)
 env.step(env.action_space.sample())

@@ -9,6 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from vlmrm_fast._poses import Poses
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 
@@ -143,3 +144,41 @@ def _body_id(model: mujoco.MjModel, body: str | int) -> int:
     if not 0 <= body < model.nbody:
         raise ArgumentError(f"`track_body` must be between 0 and {model.nbody - 1}, got {body}.")
     return int(body)
+
+
+def rows(view: View, poses: Poses) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+    """Return where a view's camera is in each world.
+
+    Args:
+        view: the resolved camera.
+        poses: of N worlds.
+
+    Returns:
+        Views (N, 3) and (N, 9) of the camera's pose, and what its position adds.
+
+    Raises:
+        ArgumentError: the poses are of a model without that camera or body.
+    """
+    n = poses.num_worlds
+    if view.fixed >= poses.cam_xpos.shape[1] or view.track >= poses.subtree_com.shape[1]:
+        raise ArgumentError(
+            "`source` must be of the scene's model, got poses without the camera or body that "
+            "the scene is seen from. Use one Scene per model."
+        )
+    if view.fixed >= 0:
+        xpos, xmat = poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
+        return _float_rows(xpos), _float_rows(xmat), (0.0, 0.0, 0.0)
+    assert view.offset is not None
+    assert view.lookat is not None
+    assert view.mat is not None
+    mat = np.broadcast_to(np.asarray(view.mat, np.float64), (n, 9))
+    if view.track < 0:
+        eye = np.broadcast_to(np.asarray(view.lookat + view.offset, np.float64), (n, 3))
+        return eye, mat, (0.0, 0.0, 0.0)
+    return _float_rows(poses.subtree_com[:, view.track]), mat, tuple(view.offset)
+
+
+def _float_rows(array: np.ndarray) -> np.ndarray:
+    """Return float64 rows, each contiguous; a view where they are already."""
+    fits = array.dtype == np.float64 and array.strides[-1] == 8
+    return array if fits else np.ascontiguousarray(array, np.float64)

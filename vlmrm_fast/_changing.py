@@ -10,10 +10,6 @@ import numpy as np
 # What these hide or show stays put from frame to frame.
 _STEADY = {int(mujoco.mjtVisFlag.mjVIS_TRANSPARENT), int(mujoco.mjtVisFlag.mjVIS_CONVEXHULL)}
 _PLACED = {int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)}
-_LINES = {
-    int(mujoco.mjtGeom.mjGEOM_LINE): "lines",
-    int(mujoco.mjtGeom.mjGEOM_LINEBOX): "line boxes",
-}
 
 
 def is_changing(model: mujoco.MjModel, option: mujoco.MjvOption, listed: mujoco.MjvScene) -> bool:
@@ -29,35 +25,24 @@ def is_changing(model: mujoco.MjModel, option: mujoco.MjvOption, listed: mujoco.
     """
     if any(geom.objtype not in _PLACED for geom in listed.geoms[: listed.ngeom]):
         return True
+    finders = model.sensor_type == mujoco.mjtSensor.mjSENS_RANGEFINDER
+    if finders.any() and option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER]:
+        return True
     default = mujoco.MjvOption().flags
     more = np.flatnonzero((option.flags != 0) & (default == 0))
     return bool(model.nskin or model.nflex or set(more.tolist()) - _STEADY)
 
 
-def not_drawn(model: mujoco.MjModel, option: mujoco.MjvOption, listed: Any) -> list[str]:
+def not_drawn(option: mujoco.MjvOption) -> list[str]:
     """Name what a changing scene may show that the `ray` renderer does not draw.
 
     Args:
-        model: the model.
         option: what is shown.
-        listed: what MuJoCo shows at the default state.
 
     Returns:
         One phrase a kind.
     """
-    types = {int(geom.type) for geom in listed.geoms[: listed.ngeom]}
-    bad = [name for kind, name in _LINES.items() if kind in types]
-    finders = model.sensor_type == mujoco.mjtSensor.mjSENS_RANGEFINDER
-    if finders.any() and option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER]:
-        bad.append("rangefinder lines")
-    bad += [
-        f"{name.lower()} lines"
-        for name in ("BODYBVH", "MESHBVH", "SDFITER")
-        if option.flags[getattr(mujoco.mjtVisFlag, f"mjVIS_{name}")]
-    ]
-    if option.label:
-        bad.append("labels")
-    return list(dict.fromkeys(bad))
+    return ["labels"] if option.label else []
 
 
 def tables(model: mujoco.MjModel) -> dict[str, Any]:
@@ -86,5 +71,6 @@ def tables(model: mujoco.MjModel) -> dict[str, Any]:
         "around": float(np.sqrt(np.sin(around) / around)),
         "along": float(np.sqrt(np.sin(along) / along)),
         "slices": int(model.vis.quality.numslices),
+        "line_width": float(model.vis.global_.linewidth),
         "shadow_scale": float(model.vis.map.shadowscale),
     }

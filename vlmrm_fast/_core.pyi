@@ -32,6 +32,14 @@ class Renderer:
         cache: bool = True,
     ) -> None: ...
     def cache_counts(self) -> tuple[int, int]: ...
+    def probe(
+        self,
+        depth: np.ndarray,
+        geom: np.ndarray,
+        background: float,
+        arrays: list[np.ndarray],
+        cam_offset: tuple[float, ...],
+    ) -> None: ...
     def render(
         self,
         out: np.ndarray,

@@ -165,18 +165,7 @@ class Output:
             return np.empty(shape, self.stored)
         if (torch := sys.modules.get("torch")) is not None and isinstance(out, torch.Tensor):
             return self._of_tensor(torch, out, shape)
-        fix = f"Use np.empty({shape}, np.{self.stored})."
-        if not isinstance(out, np.ndarray):
-            raise ArgumentError(f"`out` must be a numpy array, got {type(out).__name__}. {fix}")
-        if out.dtype != self.stored:
-            raise ArgumentError(f"`out` must be {self.stored}, got {out.dtype}. {fix}")
-        if out.shape != shape:
-            raise ArgumentError(f"`out` must be of shape {shape}, got {out.shape}. {fix}")
-        if not out.flags.c_contiguous:
-            raise ArgumentError(f"`out` must be C-contiguous, got strides {out.strides}. {fix}")
-        if not out.flags.writeable:
-            raise ArgumentError(f"`out` must be writeable, got a read-only array. {fix}")
-        return out
+        return checked_array(out, shape, self.stored)
 
     def _of_tensor(self, torch: Any, out: Any, shape: tuple[int, ...]) -> np.ndarray:
         fix = f"Use torch.empty({shape}, dtype=torch.{self.dtype})."
@@ -193,6 +182,36 @@ class Output:
         if self.dtype == "bfloat16":
             out = out.view(torch.int16)
         return out.numpy().view(self.stored)
+
+
+def checked_array(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return `out` if native code can write to it.
+
+    Args:
+        out: what the user gave; None for a new array.
+        shape: that it must have.
+        dtype: that it must have.
+
+    Returns:
+        A C-contiguous, writeable array.
+
+    Raises:
+        ArgumentError: if `out` is of another type, dtype or shape, not contiguous or read-only.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    fix = f"Use np.empty({shape}, np.{dtype})."
+    if not isinstance(out, np.ndarray):
+        raise ArgumentError(f"`out` must be a numpy array, got {type(out).__name__}. {fix}")
+    if out.dtype != dtype:
+        raise ArgumentError(f"`out` must be {dtype}, got {out.dtype}. {fix}")
+    if out.shape != shape:
+        raise ArgumentError(f"`out` must be of shape {shape}, got {out.shape}. {fix}")
+    if not out.flags.c_contiguous:
+        raise ArgumentError(f"`out` must be C-contiguous, got strides {out.strides}. {fix}")
+    if not out.flags.writeable:
+        raise ArgumentError(f"`out` must be writeable, got a read-only array. {fix}")
+    return out
 
 
 def _triple(name: str, values: Sequence[float]) -> tuple[float, ...]:

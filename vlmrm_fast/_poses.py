@@ -89,6 +89,20 @@ class Poses:
                 arrays[f.name] = batch.bind(f.name)
         return cls(**arrays)
 
+    @classmethod
+    def empty(cls, model: mujoco.MjModel) -> Poses:
+        """Return the poses of no world.
+
+        Args:
+            model: gives the sizes.
+
+        Returns:
+            Arrays of N = 0.
+        """
+        m = model
+        rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
+        return cls(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
+
     @property
     def num_worlds(self) -> int:
         """N."""

@@ -56,10 +56,14 @@ class Built:
 
     Attributes:
         native: the native scene; without geoms and lights where they change.
+        objects: (G, 2) int32, the id and the mjtObj type of each geom's object.
+        background: the depth that mujoco.Renderer gives where nothing is [m].
         changing: None, or the rest of what `_core.DynamicRenderer` lists a changing scene with.
     """
 
     native: _core.Scene
+    objects: np.ndarray
+    background: float
     changing: dict[str, Any] | None = None
 
 
@@ -123,7 +127,19 @@ def build(
         tables.meshes,
         options,
     )
-    return Built(native, rest)
+    shown = scene.geoms[: 0 if changing else scene.ngeom]
+    objects = np.array([(g.objid, g.objtype) for g in shown], np.int32).reshape(-1, 2)
+    return Built(native, objects, _background_depth(scene.camera[0]), rest)
+
+
+def _background_depth(camera: Any) -> float:
+    """Return what the depth buffer's farthest value becomes, with mujoco.Renderer's rounding."""
+    near, far = np.float32(camera.frustum_near), np.float32(camera.frustum_far)
+    if camera.orthographic:
+        return float(far)
+    half = np.float32(0.5)
+    scale = half * (np.float32(2) * far * near) / (far - near)
+    return float(np.float64(scale) / (half * ((far + near) / (far - near)) - half))
 
 
 def _add_assets(
@@ -208,7 +224,7 @@ def _fog(model: mujoco.MjModel, shown: bool) -> dict[str, float]:
 def _check_supported(
     model: mujoco.MjModel, option: mujoco.MjvOption, scene: mujoco.MjvScene, changing: bool
 ) -> None:
-    bad = _changing.not_drawn(model, option, scene)
+    bad = _changing.not_drawn(option)
     for geom in scene.geoms[: scene.ngeom]:
         kind = mujoco.mjtGeom(geom.type).name.removeprefix("mjGEOM_").lower()
         if not changing and geom.type not in _TYPES:

@@ -49,6 +49,8 @@ def extra_fields(model: mujoco.MjModel, option: mujoco.MjvOption | None) -> tupl
     # Those that run along joints only are not drawn.
     if (model.wrap_type != mujoco.mjtWrap.mjWRAP_JOINT).any():
         names += _TENDON
+    if (model.sensor_type == mujoco.mjtSensor.mjSENS_RANGEFINDER).any():
+        names += ["sensordata"]
     if model.nflex:
         names += ["flexvert_xpos"]
     default = mujoco.MjvOption()

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mujoco
 import mujoco.batch
 import numpy as np
 
-from vlmrm_fast import _camera, _core, _look, _scene
+from vlmrm_fast import _camera, _core
 from vlmrm_fast._camera import Camera
 from vlmrm_fast._dynamic import DynamicDrawer
 from vlmrm_fast._gl import GlDrawer
-from vlmrm_fast._outputs import Output
+from vlmrm_fast._outputs import Output, checked_array
 from vlmrm_fast._poses import BatchPoses, Poses
-from vlmrm_fast._sources import extra_fields
+from vlmrm_fast._scene_view import Scene
 from vlmrm_fast.errors import ArgumentError, RendererError, UnsupportedSceneError, unknown_name
 
 __all__ = ["BACKENDS", "Camera", "Poses", "Renderer", "Scene"]
@@ -26,83 +26,6 @@ BACKENDS = ("auto", "gl", "ray")
 _DRAWN = ("geom_xpos", "geom_xmat", "site_xpos", "site_xmat", "light_xpos", "light_xdir")
 
 _log = logging.getLogger(__name__)
-
-
-class Scene:
-    """A model and a camera, ready to draw: immutable, made once, shared by any renderers.
-
-    Attributes:
-        model: the mjModel it was read from.
-        camera: the camera as it was given.
-        unsupported: why the `ray` renderer cannot draw it, naming every element that it does not
-            draw; None if it can.
-        needs: `MjData` fields that it is drawn from beyond those of `Poses`: worlds must then come
-            as MjData, or as a batch unless "contact" is among them.
-        option: what is shown; a copy.
-        flags: every render flag by name.
-    """
-
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        camera: Any = None,
-        *,
-        option: mujoco.MjvOption | None = None,
-        flags: Mapping[str, bool] | None = None,
-    ) -> None:
-        """See `Scene.from_model`."""
-        if not isinstance(model, mujoco.MjModel):
-            raise ArgumentError(
-                f"`model` must be a mujoco.MjModel, got {type(model).__name__}. "
-                "Use mujoco.MjModel.from_xml_path(path) to load one."
-            )
-        self.model = model
-        self.camera = camera
-        self.option = _look.resolve_option(option)
-        self.flags = _look.resolve_flags(flags)
-        self._view = _camera.resolve(model, camera)
-        self.needs = extra_fields(model, self.option)
-        self.unsupported: str | None = None
-        self._built: _scene.Built | None = None
-        try:
-            self._built = _scene.build(model, self._view.mjv, self.option, self.flags)
-        except UnsupportedSceneError as error:
-            self.unsupported = str(error)
-
-    @classmethod
-    def from_model(
-        cls,
-        model: mujoco.MjModel,
-        camera: Camera | mujoco.MjvCamera | int | str | None = None,
-        *,
-        option: mujoco.MjvOption | None = None,
-        flags: Mapping[str, bool] | None = None,
-    ) -> Scene:
-        """Read `model` once into plain arrays.
-
-        A model may show elements that the `ray` renderer does not draw: `unsupported` names them,
-        and a Renderer of backend "ray" refuses the scene.
-
-        Args:
-            model: the compiled model. Later changes to it are not seen.
-            camera: None for the model's default free camera, a camera id (-1 is the free camera),
-                a camera name, a mujoco.MjvCamera, or a Camera. Perspective or orthographic as the
-                model says.
-            option: which groups and elements are shown; None for MuJoCo's default.
-            flags: render flags by their mjtRndFlag names in lower case: additive, cull_face, fog,
-                haze, reflection, shadow, skybox. Those not given are MuJoCo's defaults: all on
-                but additive and fog.
-
-        Returns:
-            The scene.
-
-        Raises:
-            UnsupportedSceneError: a flag asks for what is not drawn.
-            UnknownNameError: no camera, body or flag has that name.
-            ArgumentError: the camera's or its body's id is out of range, or an argument is of
-                another type.
-        """
-        return cls(model, camera, option=option, flags=flags)
 
 
 class Renderer:
@@ -198,6 +121,7 @@ class Renderer:
             supersample=supersample,
         )
         self._native: _core.Renderer | None = None
+        self._plain: _core.Renderer | None = None  # of the picture's own size
         self._drawer: GlDrawer | DynamicDrawer | None = None
         self._process = -1
         self._cache = bool(cache)
@@ -269,6 +193,79 @@ class Renderer:
         self._draw(poses, frames)
         return out
 
+    def render_depth(self, source: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Measure how far what each pixel's centre shows is; blocks until all worlds are done.
+
+        Transparent geoms count as opaque; layout, dtype and supersample do not matter.
+
+        Args:
+            source: as `render` takes it.
+            out: (N, H, W) float32, C-contiguous and writeable; None allocates.
+
+        Returns:
+            (N, H, W) float32, distance along the camera's axis [m], top row first; about the far
+            plane's where nothing is. `out` itself if it was given.
+
+        Raises:
+            ArgumentError: as `render`.
+            UnsupportedSceneError: the scene is not drawn by `ray` from a list that stays.
+
+        Source:
+            mujoco.Renderer.enable_depth_rendering.
+        """
+        return self._probe(source, out, None)[0]
+
+    def render_segmentation(self, source: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """Tell which object each pixel's centre shows; blocks until all worlds are done.
+
+        Args:
+            source: as `render` takes it.
+            out: (N, H, W, 2) int32, C-contiguous and writeable; None allocates.
+
+        Returns:
+            (N, H, W, 2) int32, the object's id and its mjtObj type, -1 and -1 where nothing is.
+            `out` itself if it was given.
+
+        Raises:
+            ArgumentError: as `render`.
+            UnsupportedSceneError: the scene is not drawn by `ray` from a list that stays.
+
+        Source:
+            mujoco.Renderer.enable_segmentation_rendering.
+        """
+        return self._probe(source, None, out)[1]
+
+    def _probe(self, source: Any, depth: Any, objects: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return depths (N, H, W) and objects (N, H, W, 2), in the given arrays if not None."""
+        built = self.scene._built
+        if self.backend != "ray" or built is None or built.changing is not None:
+            raise UnsupportedSceneError(
+                "`scene` must be one of bodies' geoms and sites drawn by ray, for depth and "
+                "segmentation, got one with other elements. Use mujoco.Renderer for it."
+            )
+        poses = self._poses(source)
+        shape = (poses.num_worlds, self.height, self.width)
+        depth = checked_array(depth, shape, np.dtype(np.float32))
+        objects = checked_array(objects, (*shape, 2), np.dtype(np.int32))
+        geom = np.empty(shape, np.int32)
+        *pose, offset = _camera.rows(self.scene._view, poses)
+        if self._process != os.getpid():
+            self._start()
+        if self._native is None:
+            raise ArgumentError("`render` must be called before close(). Make a new Renderer.")
+        if self._plain is None:
+            size = (self.height, self.width, self.num_threads)
+            whole = self.output.supersample == 1
+            self._plain = self._native if whole else _core.Renderer(built.native, *size)
+        arrays = [np.ascontiguousarray(getattr(poses, name), np.float64) for name in _DRAWN]
+        try:
+            self._plain.probe(depth, geom, built.background, [*arrays, *pose], offset)
+        except ValueError as error:
+            raise ArgumentError(f"{error} Poses must come from the scene's model.") from None
+        nothing = np.array([[-1, -1]], np.int32)
+        objects[...] = np.concatenate([built.objects, nothing])[geom]
+        return depth, objects
+
     def can_draw_stepped(self, stepper: _core.Stepper) -> bool:
         """Whether `draw_stepped` works here.
 
@@ -313,7 +310,7 @@ class Renderer:
         Raises:
             ArgumentError: the poses are not of the scene's model, or the renderer is closed.
         """
-        camera = self._camera_rows(poses)
+        camera = _camera.rows(self.scene._view, poses)
         if self._process != os.getpid():
             self._start()
         if self._native is None:
@@ -327,7 +324,7 @@ class Renderer:
 
     def close(self) -> None:
         """Stop the workers. Further calls of `render` raise."""
-        self._native = None
+        self._native = self._plain = None
         self._process = os.getpid()
         if self._drawer is not None:
             self._drawer.close()
@@ -344,6 +341,7 @@ class Renderer:
         # Threads do not survive a fork, so a child process starts its own.
         built = self.scene._built
         assert built is not None
+        self._plain = None
         try:
             self._process = os.getpid()
             if built.changing is not None:
@@ -385,40 +383,9 @@ class Renderer:
             return self._batch.current()
         if isinstance(source, Sequence) and all(isinstance(d, mujoco.MjData) for d in source):
             if not source:
-                return self._no_worlds()
+                return Poses.empty(self.scene.model)
             return Poses.from_data(source)
         raise ArgumentError(
             "`source` must be an MjData, a sequence of MjData, a mujoco.batch.Batch or Poses, "
             f"got {type(source).__name__}."
         )
-
-    def _no_worlds(self) -> Poses:
-        m = self.scene.model
-        rows = (m.ngeom, m.ngeom, m.nsite, m.nsite, m.ncam, m.ncam, m.nlight, m.nlight)
-        return Poses(*(np.zeros((0, k, 3)) for k in (*rows, m.nbody, m.nbody)))
-
-    def _camera_rows(self, poses: Poses) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-        """Return views (N, 3) and (N, 9) of the camera's pose, and what its position adds."""
-        view, n = self.scene._view, poses.num_worlds
-        if view.fixed >= poses.cam_xpos.shape[1] or view.track >= poses.subtree_com.shape[1]:
-            raise ArgumentError(
-                "`source` must be of the scene's model, got poses without the camera or body that "
-                "the scene is seen from. Use one Scene per model."
-            )
-        if view.fixed >= 0:
-            xpos, xmat = poses.cam_xpos[:, view.fixed], poses.cam_xmat[:, view.fixed]
-            return _float_rows(xpos), _float_rows(xmat), (0.0, 0.0, 0.0)
-        assert view.offset is not None
-        assert view.lookat is not None
-        assert view.mat is not None
-        mat = np.broadcast_to(np.asarray(view.mat, np.float64), (n, 9))
-        if view.track < 0:
-            eye = np.broadcast_to(np.asarray(view.lookat + view.offset, np.float64), (n, 3))
-            return eye, mat, (0.0, 0.0, 0.0)
-        return _float_rows(poses.subtree_com[:, view.track]), mat, tuple(view.offset)
-
-
-def _float_rows(array: np.ndarray) -> np.ndarray:
-    """Return float64 rows, each contiguous; a view where they are already."""
-    fits = array.dtype == np.float64 and array.strides[-1] == 8
-    return array if fits else np.ascontiguousarray(array, np.float64)

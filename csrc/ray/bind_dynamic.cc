@@ -46,6 +46,7 @@ RefillSetup read_setup(const py::dict& d) {
   setup.reflection = d["reflection"].cast<bool>();
   setup.shadow_scale = d["shadow_scale"].cast<float>();
   setup.max_lights = d["max_lights"].cast<int32_t>();
+  setup.line_width = d["line_width"].cast<float>();
   return setup;
 }
 
@@ -66,6 +67,7 @@ class DynamicRenderer {
         sink_(make_sink(sink[0].cast<int>(), sink[1].cast<int>(), sink[2], sink[3].cast<bool>(),
                         sink[4].cast<int>())),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
+    setup_.height = sink_.drawn_height();
     for (int i = 0; i < num_threads; ++i) workers_.push_back(std::make_unique<Worker>(setup_, sink_));
   }
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "mjv_reader.h"
+#include "ray/triangles.h"
 
 namespace vlmrm {
 namespace {
@@ -17,6 +18,8 @@ enum MjGeom : int32_t {
   kMjArrow = 100,
   kMjArrow1 = 101,
   kMjArrow2 = 102,
+  kMjLine = 103,
+  kMjLineBox = 104,
   kMjFlex = 105,
   kMjSkin = 106,
   kMjTriangle = 108,
@@ -25,52 +28,9 @@ constexpr int32_t kDecor = 4;        // mjCAT_DECOR
 constexpr float kOpaque = 0.995f;    // mjr_render draws anything below as transparent
 constexpr float kArrowHead = 1.75f;  // radius of an arrow's head, per radius of its shaft
 
-// Corners and normals of triangles in the making.
-struct Triangles {
-  std::vector<float> corners, normals, texcoords;
-
-  void clear() {
-    corners.clear();
-    normals.clear();
-    texcoords.clear();
-  }
-  void add(const float* corner, const float* normal) {
-    corners.insert(corners.end(), corner, corner + 3);
-    normals.insert(normals.end(), normal, normal + 3);
-  }
-};
-
-// mjr_render's cone of radii rx, ry and height h on the plane z, towards +z for a positive h, with
-// the disk that closes it.
-void add_cone(float rx, float ry, float z, float h, int slices, Triangles* out) {
-  const float flip = h < 0 ? -1.0f : 1.0f, tip[3] = {0, 0, z + h}, foot[3] = {0, 0, z};
-  const float down[3] = {0, 0, -flip};
-  for (int j = 0; j < slices; ++j) {
-    float p[2][3], n[3][3];
-    for (int k = 0; k < 2; ++k) {
-      const float turn = 6.2831853f * static_cast<float>(j + k) / static_cast<float>(slices);
-      // Turning the cone about x to point down swaps the sense of y.
-      const float c = std::cos(turn), s = std::sin(turn) * flip;
-      const float at[3] = {rx * c, ry * s, z}, normal[3] = {c / rx, s / ry, 1 / h};
-      std::copy(at, at + 3, p[k]);
-      std::copy(normal, normal + 3, n[k]);
-    }
-    for (int k = 0; k < 3; ++k) n[2][k] = n[0][k] + n[1][k];
-    out->add(p[0], n[0]);
-    out->add(p[1], n[1]);
-    out->add(tip, n[2]);
-    out->add(foot, down);
-    out->add(p[1], down);
-    out->add(p[0], down);
-  }
-}
-
 [[noreturn]] void refuse(int32_t type) {
-  const char* name = type == 103 ? "lines" : type == 104 ? "line boxes" : "an element";
-  throw std::runtime_error(std::string("The scene must show only elements that the ray renderer "
-                                       "draws, got ") +
-                           name + " (mjtGeom " + std::to_string(type) +
-                           "). Hide them, or use backend='gl'.");
+  throw std::runtime_error("The scene must show only elements that the ray renderer draws, got mjtGeom " +
+                           std::to_string(type) + ". Hide it, or use backend='gl'.");
 }
 
 }  // namespace
@@ -97,14 +57,14 @@ class Refill::Reader {
     scene_.lights.clear();
     num_own_meshes_ = 0;
     pos_.clear(), mat_.clear(), light_pos_.clear(), light_dir_.clear();
+    place_camera();
+    add_lights();
     const char* from = mjv_.geoms();
     for (int i = 0; i < mjv_.num_geoms(); ++i) {
       MjvGeom g;
       geom_.read(from + geom_.size * i, &g);
       add(g);
     }
-    add_lights();
-    place_camera();
     find_mirror();
   }
 
@@ -134,6 +94,10 @@ class Refill::Reader {
       case kMjArrow1:
       case kMjArrow2:
         return add_arrow(g);
+      case kMjLine:
+        return add_line(g);
+      case kMjLineBox:
+        return add_line_box(g);
       case kMjTriangle:
         return add_triangle(g);
       case kMjSkin:
@@ -232,6 +196,41 @@ class Refill::Reader {
     float out[3];
     for (int k = 0; k < 3; ++k) out[k] = mat[3 * k] * v[0] + mat[3 * k + 1] * v[1] + mat[3 * k + 2] * v[2];
     std::copy(out, out + 3, v);
+  }
+
+  void add_line(const MjvGeom& g) {
+    float a[3] = {0, 0, 0}, b[3] = {0, 0, g.size[2]};
+    made_.clear();
+    add_stroke(g, a, b, g.size[0] * setup_.line_width);
+    add_strokes(g);
+  }
+
+  void add_line_box(const MjvGeom& g) {
+    made_.clear();
+    for (int corner = 0; corner < 8; ++corner) {
+      for (int axis = 0; axis < 3; ++axis) {
+        if (corner >> axis & 1) continue;
+        float a[3], b[3];
+        for (int k = 0; k < 3; ++k) a[k] = b[k] = (corner >> k & 1 ? 1 : -1) * g.size[k];
+        b[axis] = -b[axis];
+        add_stroke(g, a, b, 1.5f * setup_.line_width);
+      }
+    }
+    add_strokes(g);
+  }
+
+  void add_stroke(const MjvGeom& g, const float* from, const float* to, float pixels);
+
+  // Lines are not lit: each pass adds their colour as it is.
+  void add_strokes(const MjvGeom& g) {
+    MjvGeom placed = in_world(g);
+    int passes = 1;
+    for (const Light& l : scene_.lights) passes += g.rgba[3] >= kOpaque && l.shadow;
+    placed.emission = static_cast<float>(passes) - scene_.global_ambient;
+    placed.matid = -1;
+    placed.casts = false;
+    add_triangles(placed);
+    scene_.geoms.back().unlit = 1;
   }
 
   template <class T>
@@ -416,6 +415,49 @@ void Refill::Reader::place_camera() {
   for (int k = 0; k < 3; ++k) {
     axes_[3 * k] = side[k], axes_[3 * k + 1] = up[k], axes_[3 * k + 2] = -forward[k];
   }
+}
+
+// A line between two points in the geom's frame, as a strip that faces the eye.
+void Refill::Reader::add_stroke(const MjvGeom& g, const float* from, const float* to, float pixels) {
+  const bool parallel = scene_.orthographic != 0;
+  double end[2][3];  // right, up and depth from the eye
+  for (int e = 0; e < 2; ++e) {
+    float p[3];
+    std::copy(e ? to : from, (e ? to : from) + 3, p);
+    turn(g.mat, p);
+    for (int k = 0; k < 3; ++k) {
+      end[e][k] = 0;
+      for (int i = 0; i < 3; ++i) {
+        end[e][k] += (k == 2 ? -1 : 1) * axes_[3 * i + k] * (p[i] + g.pos[i] - eye_[i]);
+      }
+    }
+  }
+  // What lies before the near plane is cut off.
+  const double near = 1.001 * scene_.znear;
+  for (int e = 0; e < 2; ++e) {
+    const double *in = end[1 - e], gap = in[2] - end[e][2];
+    if (end[e][2] >= near) continue;
+    if (!(in[2] > near)) return;
+    for (int k = 0; k < 3; ++k) end[e][k] = in[k] + (end[e][k] - in[k]) * (in[2] - near) / gap;
+  }
+  const double scale[2] = {parallel ? 1 : end[0][2], parallel ? 1 : end[1][2]};
+  const double dx = end[1][0] / scale[1] - end[0][0] / scale[0];
+  const double dy = end[1][1] / scale[1] - end[0][1] / scale[0];
+  const double length = std::sqrt(dx * dx + dy * dy), half = pixels * scene_.half_height / setup_.height;
+  if (!(length > 0)) return;
+  float corner[4][3], normal[3];
+  for (int c = 0; c < 4; ++c) {
+    const int e = c >> 1;
+    const double side = (c & 1 ? half : -half) * scale[e] / length;
+    const double x = end[e][0] - dy * side, y = end[e][1] + dx * side;
+    for (int i = 0; i < 3; ++i) {
+      const double* axis = axes_ + 3 * i;
+      corner[c][i] = static_cast<float>(eye_[i] + x * axis[0] + y * axis[1] - end[e][2] * axis[2]);
+      normal[i] = static_cast<float>(axis[2]);
+    }
+  }
+  // Both ways round, for the mirror.
+  for (int c : {0, 1, 2, 2, 1, 0, 2, 1, 3, 3, 1, 2}) made_.add(corner[c], normal);
 }
 
 Refill::Refill(const RefillSetup& setup) : reader_(std::make_unique<Reader>(setup)) {}

@@ -37,6 +37,8 @@ struct RefillSetup {
   bool reflection = true;
   float shadow_scale = 0.6f;           // of a spot light's cutoff
   int32_t max_lights = 8;
+  float line_width = 1;                // [pixels], times a line's own
+  int32_t height = 0;                  // of the picture as it is drawn [pixels]
 };
 
 class Refill {

@@ -29,6 +29,7 @@ struct ViewGeom {
   const Mesh* mesh;  // of a geom made of triangles
   int32_t x0, x1, y0, y1;  // pixels [x0, x1) x [y0, y1)
   float depth;       // sorting key
+  mutable int32_t level_guess = 0;  // for the next packet's mip level; changes no picture
 };
 
 // A light in camera space; `mirrored` lights follow the scene into the mirror.
@@ -60,6 +61,9 @@ struct Frame {
   // Makes room for the scene's lists, which may have grown. set_up expects it to have been called.
   void fit(const Scene& scene);
 
+  // Writes (height, width) tables of depths and geoms, `background` and -1 beyond all geoms.
+  void copy_probe(float background, float* depth_out, int32_t* geom_out) const;
+
   int height, width, pitch;
   float step_x, step_y;  // size of a pixel at unit depth
   bool sky_magnified;  // no pixel covers a whole texel of the sky
@@ -72,13 +76,16 @@ struct Frame {
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
   std::vector<int32_t> num_casters;
-  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all together.
+  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all together
+  // but for `lone_plane`, the one plane among them; without one they are those of all.
   int32_t caster_pitch;
+  std::vector<int32_t> lone_plane;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
   bool far;           // some geom may pass through the sky box
   bool general;       // parallel rays or hollow geoms: eye rays need hit_general
+  bool probe = false; // only surfaces are wanted: no sky box, no glass, no mirror, no light
   bool orthographic;  // rays are parallel, a pixel is step_x by step_y metres
   int32_t reflective; // geom index of the mirror, -1 if none
   bool mirror;        // it faces the eye
@@ -86,17 +93,17 @@ struct Frame {
   float haze_normal[3];
   float haze_height;  // of the eye above the hazy plane, per sky box radius; 0: no haze
   float sky_radius, sky_height;  // of the cylinder that is the sky box, half its height
+  mutable int32_t sky_level_guess = 0;
   int num_transparent;
   std::vector<int32_t> transparent;  // nearest first
 
-  // The static-background cache. Each bitmap has `words` words a row and one bit a packet.
+  // The static-background cache. Each bitmap has `words` words a row and one bit a pixel.
   int row_begin = 0, row_end;              // rows to draw
   const Background* background = nullptr;  // of this world, or null: draw in full
   Background* recorder = nullptr;          // takes what is drawn, or null
   uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
   int words;
-  std::vector<uint64_t> touched;  // surfaces differ from the background
-  std::vector<uint64_t> spread;   // the same, with neighbours in the row that it changes
+  std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
 
   // Slots: pixels that need more than one surface.

@@ -26,8 +26,8 @@ struct Range {
 
 template <bool kExit>
 VLMRM_INLINE vf root(vf b, vf disc, vf a) {
-  vf s = sqrt(max(disc, splat(0.0f)));
-  return ((kExit ? s : -s) - b) / a;
+  vf s = root_of(disc);
+  return ((kExit ? s : -s) - b) * rcp(a);
 }
 
 template <bool kExit>
@@ -63,10 +63,10 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f));
   vf b = o.x * d.x + o.y * d.y;
   vf disc = b * b - a * (o.x * o.x + o.y * o.y - r2);
-  vf s = sqrt(max(disc, splat(0.0f)));
-  vf t0 = (-b - s) / a, t1 = (s - b) / a;
+  vf s = root_of(disc), ia = rcp(a);
+  vf t0 = (-b - s) * ia, t1 = (s - b) * ia;
   vf dz = select(abs(d.z) > splat(1e-12f), d.z, splat(1e-12f));
-  vf iz = splat(1.0f) / dz;
+  vf iz = rcp(dz);
   vf z0 = (-h - o.z) * iz, z1 = (h - o.z) * iz;
   vf zmin = min(z0, z1), zmax = max(z0, z1);
   vf enter = max(t0, zmin), leave = min(t1, zmax);
@@ -78,9 +78,9 @@ VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
 template <bool kExit>
 VLMRM_INLINE Hit hit_box(v3 o, v3 d, const float* size) {
   const vf tiny = splat(1e-12f);
-  vf ix = splat(1.0f) / select(abs(d.x) > tiny, d.x, tiny);
-  vf iy = splat(1.0f) / select(abs(d.y) > tiny, d.y, tiny);
-  vf iz = splat(1.0f) / select(abs(d.z) > tiny, d.z, tiny);
+  vf ix = rcp(select(abs(d.x) > tiny, d.x, tiny));
+  vf iy = rcp(select(abs(d.y) > tiny, d.y, tiny));
+  vf iz = rcp(select(abs(d.z) > tiny, d.z, tiny));
   vf sx = abs(ix) * splat(size[0]), sy = abs(iy) * splat(size[1]), sz = abs(iz) * splat(size[2]);
   vf mx = -o.x * ix, my = -o.y * iy, mz = -o.z * iz;
   vf ex = mx - sx, ey = my - sy, ez = mz - sz;
@@ -98,7 +98,7 @@ enum Side { kFront, kBack, kBoth };
 // A size of zero has no edge but the reach around the eye.
 VLMRM_INLINE Hit hit_plane(v3 o, v3 d, const float* size, Side side, float reach,
                            const float* eye) {
-  vf t = -o.z / d.z;
+  vf t = -o.z * rcp(d.z);
   vm mask = side == kFront ? d.z < vf{} : side == kBack ? d.z > vf{} : d.z != vf{};
   vf x = o.x + t * d.x, y = o.y + t * d.y;
   if (size[0] > 0) mask &= abs(x) <= splat(size[0]);

@@ -85,6 +85,12 @@ VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
   return _mm512_max_ps(a, b);
 }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm512_sqrt_ps(a); }
+VLMRM_INLINE RawInt raw_min(RawInt a, RawInt b) {
+  return reinterpret_cast<RawInt>(
+      _mm512_min_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
+VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm512_rcp14_ps(a); }
+VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm512_rsqrt14_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
@@ -118,6 +124,8 @@ VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
 }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm256_sqrt_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm256_floor_ps(a); }
+VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm256_rcp_ps(a); }
+VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm256_rsqrt_ps(a); }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
   return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
@@ -145,6 +153,8 @@ VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
 }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm_sqrt_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm_floor_ps(a); }
+VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm_rcp_ps(a); }
+VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm_rsqrt_ps(a); }
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
   const __m128i b = _mm_shuffle_epi8(reinterpret_cast<__m128i>(a), kDropFourth);
   const int32_t last = _mm_extract_epi32(b, 2);
@@ -165,6 +175,14 @@ VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) { return raw_select(a < b,
 VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) { return raw_select(a > b, a, b); }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return vsqrtq_f32(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return vrndmq_f32(a); }
+VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) {
+  const float32x4_t r = vrecpeq_f32(a);
+  return vmulq_f32(r, vrecpsq_f32(a, r));
+}
+VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) {
+  const float32x4_t r = vrsqrteq_f32(a);
+  return vmulq_f32(r, vrsqrtsq_f32(vmulq_f32(a, r), r));
+}
 
 #else  // any processor
 
@@ -179,6 +197,8 @@ VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) {
   for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(a[i]);
   return r;
 }
+VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return 1.0f / a; }
+VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return 1.0f / raw_sqrt(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
   RawFloat t = __builtin_convertvector(__builtin_convertvector(a, RawInt), RawFloat);
   return t > a ? t - 1.0f : t;
@@ -187,6 +207,7 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
 #endif
 
 VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) { return (m & a) | (~m & b); }
+VLMRM_INLINE RawInt raw_min(RawInt a, RawInt b) { return a < b ? a : b; }
 #if !defined(__AVX2__)
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
   RawInt r;

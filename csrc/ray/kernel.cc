@@ -191,22 +191,23 @@ class Painter {
   void paint() {
     for (int row = f_.row_begin; row < f_.row_end; ++row) {
       if (f_.background) {
-        for_each_bit(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,
-                     [&](int packet) { paint_packet(row, packet * kLanes); });
+        for_each_packet(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,
+                        [&](int col, int lanes) { paint_packet(row, col, lanes); });
         continue;
       }
-      for (int col = 0; col < f_.width; col += kLanes) paint_packet(row, col);
+      for (int col = 0; col < f_.width; col += kLanes) {
+        paint_packet(row, col, (1 << std::min(kLanes, f_.width - col)) - 1);
+      }
     }
     resolve_.flush();
   }
 
  private:
   // A surface that several pixels of a packet show away from edges is shaded for the whole packet
-  // at once; the other pixels become slots.
-  void paint_packet(int row, int col) {
+  // at once; the other pixels become slots. Only `todo` lanes change.
+  void paint_packet(int row, int col, int todo) {
     const int at = row * f_.pitch + col;
     const int count = std::min(kLanes, f_.width - col);
-    const int valid = (1 << count) - 1;
     const vi ids = load(f_.id.data() + at);
     vi mirrored = splat(int32_t{-1});
     int edges = edges_of(f_.id.data(), f_, row, col);
@@ -218,9 +219,9 @@ class Painter {
       edges |= breaks(f_.id, f_.depth, row, col, count);
       if (f_.mirror) edges |= breaks(f_.mirror_id, f_.mirror_depth, row, col, count);
     }
-    int slots = edges & valid;
+    int slots = edges & todo;
     vi rgb = {};
-    for (int rest = valid & ~edges; rest;) {
+    for (int rest = todo & ~edges; rest;) {
       const int i = __builtin_ctz(rest);
       const int32_t id = f_.id[at + i], reflected = f_.mirror ? f_.mirror_id[at + i] : -1;
       const vm in = (ids == splat(id)) & (mirrored == splat(reflected));
@@ -232,12 +233,21 @@ class Painter {
         rgb = select(in, shade_surface(row, col, i, id, reflected, in), rgb);
       }
     }
-    if (slots != valid) {
-      store_rgb(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count);
-    }
+    if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
     for (; slots; slots &= slots - 1) {
       const int i = __builtin_ctz(slots);
       resolve_.add_slot(row, col + i, !(edges >> i & 1));
+    }
+  }
+
+  // Writes the `todo` lanes of a packet of `count` pixels.
+  static void write(uint8_t* out, vi rgb, int count, int todo) {
+    if (todo == (1 << count) - 1) return store_rgb(out, rgb, count);
+    uint8_t all[3 * kLanes];
+    store_rgb(all, rgb, kLanes);
+    for (; todo; todo &= todo - 1) {
+      const int i = 3 * __builtin_ctz(todo);
+      out[i] = all[i], out[i + 1] = all[i + 1], out[i + 2] = all[i + 2];
     }
   }
 
@@ -268,7 +278,7 @@ class Painter {
       q.t = only(in, f_.depth.data() + at, one);
       q.face = splat(int32_t{id & 7});
       if (f_.view[id >> 3].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
-      c = f_.view[id >> 3].type == kPlane ? shade<true>(scene_, f_, id >> 3, q)
+      c = f_.view[id >> 3].type == kPlane ? shade_plane(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
       if (reflected >= 0) {
         q.t = only(in, f_.mirror_depth.data() + at, one);
@@ -290,6 +300,10 @@ class Painter {
 }  // namespace
 
 void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
+  if (frame->probe) {
+    if (frame->valid) rasterize(scene, frame);
+    return;
+  }
   if (!frame->valid) {
     const size_t stride = static_cast<size_t>(3) * frame->width;
     std::memset(rgb + stride * frame->row_begin, 0, stride * (frame->row_end - frame->row_begin));

@@ -60,6 +60,7 @@ struct Geom {
   int32_t casts = 1;
   int32_t mesh = -1;  // row of Scene::meshes, or -2 - row of Scene::own_meshes
   int32_t still = 0;      // welded to the world: worth looking for in a background
+  int32_t unlit = 0;      // triangles that only shine: lines
   float size[3];     // mjvGeom convention: radius, radius, half length for capsules and cylinders
   float rgba[4];
   float emission, specular, shininess, reflectance;

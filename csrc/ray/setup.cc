@@ -62,7 +62,7 @@ void place_far(const Scene& scene, Frame* f, ViewGeom* g) {
   g->endless = g->type == kPlane && !(g->size[0] > 0 && g->size[1] > 0);
   g->reach = 0;
   const bool beyond = std::sqrt(dot3(g->center, g->center)) + g->radius > f->sky_radius;
-  if (scene.sky < 0 || !beyond) return;
+  if (scene.sky < 0 || f->probe || !beyond) return;
   const float up[3] = {f->world[2][0], f->world[2][1], f->world[2][2]};
   const bool level = g->type == kPlane && std::abs(dot3(g->axis[2], up)) > 0.9999f;
   g->reach = level ? f->sky_radius : 0.0f;
@@ -115,7 +115,7 @@ void place_geoms(const Scene& scene, const World& w, Frame* f) {
     const bool behind = g.type == kPlane && g.eye[2] < 0;
     g.behind = behind;
     g.alpha = geom.rgba[3] * (behind ? 0.3f : 1.0f);
-    g.transparent = behind || geom.rgba[3] < 0.995f;
+    g.transparent = !f->probe && (behind || geom.rgba[3] < 0.995f);
     place_far(scene, f, &g);
     place(scene, *f, &g);
     g.hollow = !scene.cull && (g.type == kPlane || g.type == kMesh || cut_open(g, scene.znear));
@@ -177,7 +177,7 @@ int find_mirror(const Scene& scene, const Frame& f) {
 // The scene as the one reflective plane (or box top) shows it.
 void place_mirror(const Scene& scene, Frame* f) {
   f->mirror = false;
-  f->reflective = scene.reflective < 0 ? -1 : find_mirror(scene, *f);
+  f->reflective = scene.reflective < 0 || f->probe ? -1 : find_mirror(scene, *f);
   if (f->reflective < 0) return;
   const int n = static_cast<int>(scene.geoms.size());
   const ViewGeom& plane = f->view[f->reflective];
@@ -297,9 +297,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   sky_magnified = scene.sky >= 0 && scene.textures[scene.sky].level[0].width * 1.2248f *
                                             std::max(step_x, step_y) <= 1.0f;
   row_end = h;
-  words = (pitch / kMinLanes + 63) / 64;
+  words = (pitch + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
-  spread.resize(touched.size());
   dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
@@ -354,10 +353,22 @@ void Frame::fit(const Scene& scene) {
     num_casters.resize(num_lights);
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
+    lone_plane.resize(num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   for (auto& rows : caster_bounds) rows.resize(4 * (caster_pitch + 1));
+}
+
+void Frame::copy_probe(float background, float* depth_out, int32_t* geom_out) const {
+  for (int row = 0; row < height; ++row) {
+    for (int col = 0; col < width; ++col) {
+      const int at = row * pitch + col;
+      const bool shown = valid && id[at] >= 0;
+      *depth_out++ = shown ? depth[at] : background;
+      *geom_out++ = shown ? id[at] >> 3 : -1;
+    }
+  }
 }
 
 void set_up(const Scene& scene, const World& w, Frame* f) {

@@ -93,34 +93,47 @@ VLMRM_INLINE float first_texel(const Geom& geom, const ViewGeom& g, int k) {
   return moved + (g.type == kPlane && g.size[k] <= 0 ? 0.0f : 0.5f);
 }
 
-// Flat faces of MuJoCo's built-in shapes, for 2d textures.
-VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
-                                           v3 py, vi face) {
+// Faces of a box, for 2d textures.
+VLMRM_INLINE Coordinates box_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px, v3 py,
+                                         vi face) {
   Coordinates c;
   c.face = vi{};
   const float* s = g.size;
-  {
-    vf a = p.x, b = p.y, ax = px.x, bx = px.y, ay = py.x, by = py.y;
-    vf sa = splat(s[0] > 0 ? 0.5f / s[0] : 0.5f), sb = splat(s[1] > 0 ? 0.5f / s[1] : 0.5f);
-    if (g.type == kBox) {
-      vi axis = face >> 1;
-      vm on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
-      a = select(on_x, p.y, p.x), ax = select(on_x, px.y, px.x), ay = select(on_x, py.y, py.x);
-      b = select(on_z, p.y, p.z), bx = select(on_z, px.y, px.z), by = select(on_z, py.y, py.z);
-      sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
-      sb = select(on_z, splat(0.5f / s[1]), splat(0.5f / s[2]));
-    }
-    vf u0 = splat(first_texel(geom, g, 0)), v0 = splat(first_texel(geom, g, 1));
-    c.u = a * sa + u0, c.v = v0 - b * sb;
-    c.du_dx = ax * sa, c.du_dy = ay * sa, c.dv_dx = -bx * sb, c.dv_dy = -by * sb;
-  }
+  vi axis = face >> 1;
+  vm on_x = axis == splat(int32_t{0}), on_z = axis == splat(int32_t{2});
+  vf sa = select(on_x, splat(0.5f / s[1]), splat(0.5f / s[0]));
+  vf sb = select(on_z, splat(0.5f / s[1]), splat(0.5f / s[2]));
+  c.u = select(on_x, p.y, p.x) * sa + splat(0.5f);
+  c.v = splat(0.5f) - select(on_z, p.y, p.z) * sb;
+  c.du_dx = select(on_x, px.y, px.x) * sa, c.du_dy = select(on_x, py.y, py.x) * sa;
+  c.dv_dx = -select(on_z, px.y, px.z) * sb, c.dv_dy = -select(on_z, py.y, py.z) * sb;
   return repeat(geom, s, c);
+}
+
+// Of one axis of a plane, coordinate = middle + scale * metres.
+struct PlaneAxis {
+  float middle, scale;
+};
+VLMRM_INLINE PlaneAxis plane_axis(const Geom& geom, const ViewGeom& g, int k) {
+  const float each = repeats(geom, g.size, k);
+  return {first_texel(geom, g, k) * each, (g.size[k] > 0 ? 0.5f / g.size[k] : 0.5f) * each};
+}
+
+VLMRM_INLINE Coordinates plane_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
+                                           v3 py) {
+  const PlaneAxis x = plane_axis(geom, g, 0), y = plane_axis(geom, g, 1);
+  const vf along = splat(x.scale), down = splat(-y.scale);
+  Coordinates c = {splat(x.middle) + p.x * along, splat(y.middle) + p.y * down,
+                   px.x * along, px.y * down, py.x * along, py.y * down, vi{}};
+  wrap(&c);
+  return c;
 }
 
 // Explicit coordinates of MuJoCo's built-in shapes, for 2d textures.
 VLMRM_INLINE Coordinates surface_coordinates(const Geom& geom, const ViewGeom& g, v3 p, v3 px,
                                              v3 py, vi face) {
-  if (g.type == kPlane || g.type == kBox) return plane_coordinates(geom, g, p, px, py, face);
+  if (g.type == kPlane) return plane_coordinates(geom, g, p, px, py);
+  if (g.type == kBox) return box_coordinates(geom, g, p, px, py, face);
   Coordinates c;
   c.face = vi{};
   const vf half = splat(0.5f);
@@ -186,23 +199,39 @@ VLMRM_INLINE v3 cube_vector(const Geom& geom, const ViewGeom& g, v3 p, bool deri
 
 template <bool kOnPlane>
 VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
-                                const ViewGeom& g, const Points& q, v3 n, v3 local) {
+                                const ViewGeom& g, const Points& q, v3 n, v3 d, v3 local,
+                                v3 local_d) {
   // How the hit point moves when the pixel does: along the tangent plane.
-  v3 d = eye_direction(f, q.x, q.y);
-  vf nd = dot(n, d);
-  nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
+  vf nd = kOnPlane ? local_d.z : dot(n, d);
+  nd = rcp(select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f)));
   const vf scale = f.orthographic ? splat(1.0f) : q.t;
-  vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
-  v3 px = d * (-kx * n.x / nd), py = d * (-ky * n.y / nd);
-  px.x += kx;
-  py.y += ky;
-  v3 lx = to_local(g, px), ly = to_local(g, py);
+  const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
+  const vf jx = -kx * n.x * nd, jy = -ky * n.y * nd;
+  auto column = [&g](int k) {
+    return v3{splat(g.axis[0][k]), splat(g.axis[1][k]), splat(g.axis[2][k])};
+  };
+  const v3 lx = local_d * jx + column(0) * kx, ly = local_d * jy + column(1) * ky;
   const Texture& tex = scene.textures[geom.texture];
-  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly, q.face));
-  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face));
+  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly), &g.level_guess);
+  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face), &g.level_guess);
   v3 c = cube_vector(geom, g, local, false, local.z);
   return sample(tex, cube_coordinates(c, cube_vector(geom, g, lx, true, local.z),
-                                      cube_vector(geom, g, ly, true, local.z)));
+                                      cube_vector(geom, g, ly, true, local.z)), &g.level_guess);
+}
+
+// The strength of a highlight: cosines of the normal against the light and the eye, and of these two.
+// Returns whether any lane has one.
+VLMRM_INLINE bool highlight(const Geom& geom, vf cosine, vf eye_cosine, vf between, vf* shine) {
+  // Against the vector halfway between two unit vectors.
+  vf squared = max(splat(2.0f) + splat(2.0f) * between, splat(1e-12f));
+  vf nh = (cosine + eye_cosine) * rsqrt(squared);
+  // Below this a highlight is less than a quarter of a grey level: most points stop here.
+  vm shows = (nh > splat(geom.dim_below)) & (cosine > vf{});
+  if (!any(shows)) return false;
+  nh = min(max(nh, vf{}), splat(1.0f));
+  vf peak = geom.shininess > 0 ? power(nh, 128 * geom.shininess) : splat(1.0f);
+  *shine = select(shows, peak * splat(geom.specular), vf{});
+  return true;
 }
 
 // One light's ambient, diffuse and specular share, as OpenGL 1 adds them per vertex.
@@ -214,8 +243,9 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     to_light = {splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])};
   } else {
     v3 away = splat3(l.pos) - p;
-    vf distance = sqrt(max(dot(away, away), splat(1e-20f)));
-    to_light = away * (splat(1.0f) / distance);
+    vf squared = max(dot(away, away), splat(1e-20f)), inverse = rsqrt(squared);
+    vf distance = squared * inverse;
+    to_light = away * inverse;
     strength /= splat(light.attenuation[0]) + distance * splat(light.attenuation[1]) +
                 distance * distance * splat(light.attenuation[2]);
     vf c = -dot(to_light, l.dir);
@@ -223,18 +253,10 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
     vf cone = light.exponent > 0 ? power(clamp01(c), light.exponent) : splat(1.0f);
     strength = select(lit, light.cos_cutoff > -1.0f ? strength * cone : strength, vf{});
   }
-  vf facing = max(dot(n, to_light), vf{});
+  const vf cosine = dot(n, to_light), facing = max(cosine, vf{});
   vf shine = vf{};
   if (geom.specular > 0) {
-    v3 h = to_light + to_eye;
-    vf nh = dot(n, h) / sqrt(max(dot(h, h), splat(1e-30f)));
-    // Below this a highlight is less than a quarter of a grey level: most points stop here.
-    vm shows = (nh > splat(geom.dim_below)) & (facing > vf{});
-    if (any(shows)) {
-      nh = min(max(nh, vf{}), splat(1.0f));
-      vf peak = geom.shininess > 0 ? power(nh, 128 * geom.shininess) : splat(1.0f);
-      shine = select(shows, peak * splat(geom.specular), vf{});
-    }
+    highlight(geom, cosine, dot(n, to_eye), dot(to_light, to_eye), &shine);
   }
   v3 c;
   vf* out[3] = {&c.x, &c.y, &c.z};
@@ -244,6 +266,24 @@ VLMRM_INLINE v3 light_share(const Light& light, const ViewLight& l, const Geom& 
                           shine * splat(light.specular[k]));
   }
   return c;
+}
+
+// The same for a directional light on a plane: but for the highlight it is one number.
+VLMRM_INLINE v3 light_share_flat(const Light& light, const ViewLight& l, const Geom& geom,
+                                 float reflectance, const float* n, vf eye_cosine, v3 to_eye) {
+  const float cosine = -(n[0] * l.dir[0] + n[1] * l.dir[1] + n[2] * l.dir[2]);
+  const float facing = std::max(cosine, 0.0f);
+  float c[3];
+  for (int k = 0; k < 3; ++k) {
+    c[k] = geom.rgba[k] * reflectance * (light.ambient[k] + facing * light.diffuse[k]);
+  }
+  v3 sum = splat3(c);
+  vf shine;
+  if (geom.specular > 0 && cosine > 0 &&
+      highlight(geom, splat(cosine), eye_cosine, -dot(to_eye, l.dir), &shine)) {
+    sum = sum + splat3(light.specular) * shine;
+  }
+  return sum;
 }
 
 template <int kType>
@@ -285,7 +325,7 @@ struct CasterTest {
 // The middle of the texel of the shadow map that holds coordinate u in (-reach, reach), on the same
 // plane. The map is drawn inside a border of one texel, but looked up as if there were none.
 VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
-  vf texel = floor((u / reach + splat(1.0f)) * splat(0.5f * scene.shadow_size));
+  vf texel = floor((u * rcp(reach) + splat(1.0f)) * splat(0.5f * scene.shadow_size));
   return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
 }
 
@@ -296,11 +336,16 @@ inline void pack_casters(Frame* f) {
     float* u0 = f->caster_bounds[light].data();
     float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
     all[0] = all[2] = kNowhere, all[1] = all[3] = -kNowhere;
+    auto is_plane = [f](const Caster& c) { return f->view[c.view].type == kPlane; };
+    const auto begin = f->casters[light].begin(), end = begin + f->num_casters[light];
+    f->lone_plane[light] =
+        std::count_if(begin, end, is_plane) == 1 ? std::find_if(begin, end, is_plane)->view : -1;
     for (int i = 0; i < pitch; ++i) {
       u0[i] = v0[i] = kNowhere, u1[i] = v1[i] = -kNowhere;
       if (i >= f->num_casters[light]) continue;
       const Caster& c = f->casters[light][i];
       u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
+      if (c.view == f->lone_plane[light]) continue;
       all[0] = std::min(all[0], c.u0), all[1] = std::max(all[1], c.u1);
       all[2] = std::min(all[2], c.v0), all[3] = std::max(all[3], c.v1);
     }
@@ -326,22 +371,49 @@ VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footpr
               (splat(p.v1) > load(u0 + 2 * pitch)) & (splat(p.v0) < load(u0 + 3 * pitch)));
 }
 
+// Offsets from a light along the three axes of its shadow map.
+struct LightPlace {
+  vf depth, u, v, reach;
+};
+
+__attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
+                                                 int self, v3 p, v3 n, vm todo,
+                                                 const LightPlace& at);
+
 // Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
                           vm todo) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
-  v3 from = p - splat3(l.pos);
-  vf depth = dot(from, l.dir), u = dot(from, l.side), v = dot(from, l.up);
-  vf reach = parallel ? splat(scene.shadow_clip) : depth * splat(scene.lights[index].tan_shadow);
-  todo &= (depth > splat(scene.znear)) & (abs(u) < reach) & (abs(v) < reach);
+  auto along = [&](const float* axis) __attribute__((always_inline)) {
+    const float start = l.pos[0] * axis[0] + l.pos[1] * axis[1] + l.pos[2] * axis[2];
+    return dot(p, axis) - splat(start);
+  };
+  LightPlace at = {along(l.dir), along(l.side), along(l.up), splat(scene.shadow_clip)};
+  vf u = at.u, v = at.v;
+  if (!parallel) {
+    at.reach = at.depth * splat(scene.lights[index].tan_shadow);
+    u /= at.depth, v /= at.depth;
+  }
   const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
+  todo &= (at.depth > splat(scene.znear)) & (abs(at.u) < at.reach) & (abs(at.v) < at.reach);
+  // A floor, which spans them all, does not shade itself.
+  if (f.lone_plane[index] < 0 || f.lone_plane[index] == self) {
+    todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
+  }
+  // Few packets have more to do, and what they do would take registers from all.
+  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at) : vm{};
+}
+
+vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
+                const LightPlace& at) {
+  const ViewLight& l = f.light[index];
+  const bool parallel = scene.lights[index].type == kDirectional;
+  v3 from = p - splat3(l.pos);
+  const vf depth = at.depth, u = at.u, v = at.v, reach = at.reach;
   const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
-  todo &= (bu > splat(all[0])) & (bu < splat(all[1])) & (bv > splat(all[2])) &
-          (bv < splat(all[3]));
-  vm shadow = {};
-  if (!any(todo)) return shadow;
   const Footprint footprint = footprint_of(todo, bu, bv);
+  vm shadow = {};
   // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
   const vf offset = reach * splat(1.5f * 2 / scene.shadow_size);
   vf limit = {};
@@ -388,12 +460,14 @@ VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const flo
                            Color* out) {
   c = {clamp01(c.x) * tex.x, clamp01(c.y) * tex.y, clamp01(c.z) * tex.z};
   if (scene.fog) c = fogged(scene, c, depth, fog);
-  out->r += to_byte(c.x);
-  out->g += to_byte(c.y);
-  out->b += to_byte(c.z);
+  // In 0..1 but for rounding, so that no clamp is needed.
+  auto byte = [](vf a) { return truncate(a * splat(255.0f) + splat(0.5f)); };
+  out->r += byte(c.x);
+  out->g += byte(c.y);
+  out->b += byte(c.z);
 }
 
-VLMRM_INLINE vi limit_byte(vi a) { return select(a > splat(int32_t{255}), splat(int32_t{255}), a); }
+VLMRM_INLINE vi limit_byte(vi a) { return min(a, splat(int32_t{255})); }
 
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
@@ -404,20 +478,31 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   const Geom& geom = scene.geoms[g.geom];
   const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
   v3 p = eye_point(f, q.x, q.y, q.t);
-  v3 local = to_local(g, p) + splat3(g.eye);
+  const v3 d = eye_direction(f, q.x, q.y), local_d = to_local(g, d);
+  v3 local = splat3(g.eye) + (f.orthographic ? to_local(g, p) : local_d * q.t);
   v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
-  if (geom.texture >= 0) tex = surface_texture<kOnPlane>(scene, f, geom, g, q, n, local);
+  if (geom.texture >= 0) {
+    tex = surface_texture<kOnPlane>(scene, f, geom, g, q, n, d, local, local_d);
+  }
 
   float base = (geom.emission + scene.global_ambient) * dim;
   v3 sum = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
   const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
+  const vf eye_cosine = dot(n, to_eye);
+  auto share = [&](int i) __attribute__((always_inline)) {
+    const Light& light = scene.lights[i];
+    if (kOnPlane && light.type == kDirectional) {
+      return light_share_flat(light, lights[i], geom, dim, g.axis[2], eye_cosine, to_eye);
+    }
+    return light_share(light, lights[i], geom, dim, p, n, to_eye);
+  };
   const int num_lights = static_cast<int>(scene.lights.size());
   const bool one_pass = g.mirrored || g.transparent;
   for (int i = 0; i < num_lights; ++i) {
     if (scene.lights[i].shadow && !one_pass) continue;
-    sum = sum + light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
+    sum = sum + share(i);
   }
   Color out = {vi{}, vi{}, vi{}};
   add_pass(scene, sum, tex, q.t, scene.fog_rgb, &out);
@@ -425,7 +510,7 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
   for (int i = 0; i < num_lights; ++i) {
     if (!scene.lights[i].shadow) continue;
-    v3 c = light_share(scene.lights[i], lights[i], geom, dim, p, n, to_eye);
+    v3 c = share(i);
     vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
     vm shadow = in_shadow(scene, f, i, view, p, n, todo);
@@ -433,6 +518,12 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   }
   out = {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
   return g.endless ? add_haze(scene, f, q.x, q.y, out) : out;
+}
+
+// One copy of each case: inlined together they would not fit the registers.
+__attribute__((noinline)) static Color shade_plane(const Scene& scene, const Frame& f, int view,
+                                                   const Points& q) {
+  return shade<true>(scene, f, view, q);
 }
 
 }  // namespace VLMRM_ISA

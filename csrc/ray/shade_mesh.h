@@ -23,12 +23,12 @@ VLMRM_INLINE v3 gather3(const float* base, vi index) {
 
 VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   const vi at = prim * splat(int32_t{kTriangleFloats});
-  const float* shape = mesh.shape.data();
+  const float* shape = mesh.shape[0].number;
   Triangle t;
   t.corner = gather3(shape, at);
   t.e1 = gather3(shape + 3, at);
   t.e2 = gather3(shape + 6, at);
-  t.normal = gather3(shape + 9, at);
+  t.normal = cross(t.e1, t.e2);
   const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
   t.grad1 = cross(t.e2, t.normal) * area;
   t.grad2 = cross(t.normal, t.e1) * area;
@@ -103,15 +103,15 @@ VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geo
   const Texture& tex = scene.textures[geom.texture];
   const Mesh& mesh = *g.mesh;
   if (!tex.cube && !mesh.texcoords.empty()) {
-    return sample(tex, explicit_coordinates(geom, mesh, q.prim, t, px, py));
+    return sample(tex, explicit_coordinates(geom, mesh, q.prim, t, px, py), &g.level_guess);
   }
   const v3 p = local + splat3(mesh.center);
-  if (!tex.cube) return sample(tex, linear_coordinates(geom, p, px, py));
+  if (!tex.cube) return sample(tex, linear_coordinates(geom, p, px, py), &g.level_guess);
   auto scaled = [&geom](v3 a) {
     if (!geom.uniform) return a;
     return v3{a.x * splat(geom.size[0]), a.y * splat(geom.size[1]), a.z * splat(geom.size[2])};
   };
-  return sample(tex, cube_coordinates(scaled(p), scaled(px), scaled(py)));
+  return sample(tex, cube_coordinates(scaled(p), scaled(px), scaled(py)), &g.level_guess);
 }
 
 // Camera-space corners, with what does not depend on the light.
@@ -159,7 +159,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
   const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
   v3 sum[3] = {glow, glow, glow};
   const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
-  const int num_lights = static_cast<int>(scene.lights.size());
+  const int num_lights = geom.unlit ? 0 : static_cast<int>(scene.lights.size());
   const bool one_pass = g.mirrored || g.transparent;
   auto share = [&](int i, int k) {
     return light_share(scene.lights[i], lights[i], geom, dim, lit.p[k], lit.n[k], lit.to_eye[k]);

@@ -121,6 +121,7 @@ VLMRM_INLINE vi truncate(vf a) { return {__builtin_convertvector(a.v, RawInt)}; 
 
 VLMRM_INLINE vf min(vf a, vf b) { return {raw_min(a.v, b.v)}; }
 VLMRM_INLINE vf max(vf a, vf b) { return {raw_max(a.v, b.v)}; }
+VLMRM_INLINE vi min(vi a, vi b) { return {raw_min(a.v, b.v)}; }
 VLMRM_INLINE vf abs(vf a) { return as_float(as_int(a) & splat(int32_t{0x7fffffff})); }
 VLMRM_INLINE vf clamp01(vf a) { return min(max(a, splat(0.0f)), splat(1.0f)); }
 VLMRM_INLINE vf sqrt(vf a) { return {raw_sqrt(a.v)}; }
@@ -135,6 +136,22 @@ VLMRM_INLINE vf gather(const float* base, vi index) {
   return as_float(gather(reinterpret_cast<const LooseBits*>(base), index));
 }
 
+// 1 / a and 1 / sqrt(a) by one Newton step from 12 bits or more: a unit or two in the last place.
+// Not for zero, infinity or subnormal numbers.
+VLMRM_INLINE vf rcp(vf a) {
+  const vf r = {raw_rough_rcp(a.v)};
+  return r * (splat(2.0f) - a * r);
+}
+VLMRM_INLINE vf rsqrt(vf a) {
+  const vf r = {raw_rough_rsqrt(a.v)};
+  return r * (splat(1.5f) - splat(0.5f) * a * r * r);
+}
+// sqrt of what is not negative, up to the same error.
+VLMRM_INLINE vf root_of(vf a) {
+  a = max(a, splat(1e-30f));
+  return a * rsqrt(a);
+}
+
 // log2 of a positive normal number, absolute error < 2e-5.
 VLMRM_INLINE vf log2(vf x) {
   vi b = as_int(x);
@@ -144,7 +161,7 @@ VLMRM_INLINE vf log2(vf x) {
   m = select(big, m * splat(0.5f), m);
   exponent = select(big, exponent + splat(1.0f), exponent);
   // 2/ln2 * atanh(s) with s = (m - 1) / (m + 1), |s| < 0.172
-  vf s = (m - splat(1.0f)) / (m + splat(1.0f));
+  vf s = (m - splat(1.0f)) * rcp(m + splat(1.0f));
   vf s2 = s * s;
   vf p = splat(0.961796694f) + s2 * splat(0.577078016f);
   return exponent + s * (splat(2.885390082f) + s2 * p);
@@ -180,7 +197,7 @@ VLMRM_INLINE vf dot(v3 a, const float* b) {
   return a.x * splat(b[0]) + a.y * splat(b[1]) + a.z * splat(b[2]);
 }
 VLMRM_INLINE v3 splat3(const float* a) { return {splat(a[0]), splat(a[1]), splat(a[2])}; }
-VLMRM_INLINE v3 normalize(v3 a) { return a * (splat(1.0f) / sqrt(max(dot(a, a), splat(1e-30f)))); }
+VLMRM_INLINE v3 normalize(v3 a) { return a * rsqrt(max(dot(a, a), splat(1e-30f))); }
 VLMRM_INLINE v3 select(vm m, v3 a, v3 b) {
   return {select(m, a.x, b.x), select(m, a.y, b.y), select(m, a.z, b.z)};
 }

@@ -132,7 +132,7 @@ __attribute__((noinline)) static Color shade_sky_general(const Scene& scene, con
   py = py - d * (dot(n, py) / nd);
   v3 c = sample(scene.textures[scene.sky],
                 cube_coordinates(turned(p.x, p.y, p.z), turned(px.x, px.y, px.z),
-                                 turned(py.x, py.y, py.z)));
+                                 turned(py.x, py.y, py.z)), &f.sky_level_guess);
   if (scene.fog) c = fogged(scene, c, t, scene.fog_rgb);
   c = select(h.none, v3{vf{}, vf{}, vf{}}, c);
   return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
@@ -158,7 +158,8 @@ VLMRM_INLINE Color shade_sky(const Scene& scene, const Frame& f, vf x, vf y) {
   const float sx = f.step_x, sy = -f.step_y;
   v3 px = turned(splat(f.world[0][0] * sx), splat(f.world[1][0] * sx), splat(f.world[2][0] * sx));
   v3 py = turned(splat(f.world[0][1] * sy), splat(f.world[1][1] * sy), splat(f.world[2][1] * sy));
-  v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(w.x, w.y, w.z), px, py));
+  v3 c = sample(scene.textures[scene.sky], cube_coordinates(turned(w.x, w.y, w.z), px, py),
+                &f.sky_level_guess);
   return add_haze(scene, f, x, y, {to_byte(c.x), to_byte(c.y), to_byte(c.z)});
 }
 

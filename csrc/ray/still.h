@@ -1,9 +1,9 @@
 // The kernels' side of the static-background cache: what to redo over a background, and what to
 // note while one is drawn.
 //
-// A packet has to be shaded anew if a moving geom covers one of its pixels or of their neighbours
-// (whose surfaces the sub-samples see), if its shadow may fall on one, or if it is transparent
-// and in front. All else that a pixel's colour depends on is equal in background and frame.
+// A pixel has to be shaded anew if a moving geom covers it or a neighbour (whose surfaces its
+// sub-samples see), if a shadow may fall on its packet, or if something transparent moves before it.
+// All else that its colour depends on is equal in background and frame.
 #ifndef VLMRM_RAY_STILL_H_
 #define VLMRM_RAY_STILL_H_
 
@@ -18,19 +18,24 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-VLMRM_INLINE void set_bit(uint64_t* row, int packet) {
-  row[packet >> 6] |= uint64_t{1} << (packet & 63);
-}
-VLMRM_INLINE bool get_bit(const uint64_t* row, int packet) {
-  return row[packet >> 6] >> (packet & 63) & 1;
+// Calls f(col, lanes) for each packet with a bit set in a row of `words` words, one bit a pixel.
+template <class F>
+VLMRM_INLINE void for_each_packet(const uint64_t* row, int words, F&& f) {
+  for (int w = 0; w < words; ++w) {
+    for (uint64_t rest = row[w]; rest != 0;) {
+      const int at = __builtin_ctzll(rest) & -kLanes;
+      f(64 * w + at, static_cast<int>(rest >> at) & kAllBits);
+      rest &= ~(static_cast<uint64_t>(kAllBits) << at);
+    }
+  }
 }
 
-// Calls f(packet) for each bit that is set in a row of `words` words.
-template <class F>
-VLMRM_INLINE void for_each_bit(const uint64_t* row, int words, F&& f) {
-  for (int w = 0; w < words; ++w) {
-    for (uint64_t rest = row[w]; rest != 0; rest &= rest - 1) f(64 * w + __builtin_ctzll(rest));
-  }
+// The bits of the packet at col.
+VLMRM_INLINE int lanes_of(const uint64_t* row, int col) {
+  return static_cast<int>(row[col >> 6] >> (col & 63)) & kAllBits;
+}
+VLMRM_INLINE void set_lanes(uint64_t* row, int col, int lanes) {
+  row[col >> 6] |= static_cast<uint64_t>(static_cast<uint32_t>(lanes)) << (col & 63);
 }
 
 // The rows whose surfaces are needed: those to draw and their neighbours.
@@ -45,14 +50,9 @@ inline bool fits(const Frame& f, const Background& b) {
          (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
 }
 
-// Notes that lanes `won` of a packet show a moving geom; a neighbour sees only an outermost lane.
+// Notes that lanes `won` of a packet show a moving geom.
 VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
-  const int packet = col / kLanes, last = (f->width - 1) / kLanes;
-  set_bit(&f->touched[static_cast<size_t>(row) * f->words], packet);
-  uint64_t* spread = &f->spread[static_cast<size_t>(row) * f->words];
-  set_bit(spread, packet);
-  if (packet > 0 && (won & 1)) set_bit(spread, packet - 1);
-  if (packet < last && won >> (kLanes - 1) & 1) set_bit(spread, packet + 1);
+  set_lanes(&f->touched[static_cast<size_t>(row) * f->words], col, won);
 }
 
 // Makes the worker's buffers equal to the background's in the rows needed.
@@ -69,8 +69,8 @@ inline void restore(Frame* f, const Background& b) {
   }
   for (int row = first_row(*f); row < last_row(*f); ++row) {
     uint64_t* touched = &f->touched[static_cast<size_t>(row) * f->words];
-    for_each_bit(touched, f->words, [&](int packet) {
-      const int at = row * f->pitch + packet * kLanes;
+    for_each_packet(touched, f->words, [&](int col, int) {
+      const int at = row * f->pitch + col;
       store(f->depth.data() + at, load(b.depth.data() + at));
       store(f->id.data() + at, load(b.id.data() + at));
       if (!b.prim.empty()) store(f->prim.data() + at, load(b.prim.data() + at));
@@ -80,7 +80,6 @@ inline void restore(Frame* f, const Background& b) {
       store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
     });
     std::fill(touched, touched + f->words, 0);
-    std::fill_n(&f->spread[static_cast<size_t>(row) * f->words], f->words, 0);
   }
 }
 
@@ -96,7 +95,9 @@ VLMRM_INLINE void mark_row(const Frame& f, const Background& b, const LightBound
   for (int p = 0; p < packets; p += kLanes) {
     const vm meets = (load(&l.u0[at + p]) < splat(box.u1)) & (load(&l.u1[at + p]) > splat(box.u0)) &
                      (load(&l.v0[at + p]) < splat(box.v1)) & (load(&l.v1[at + p]) > splat(box.v0));
-    dirty[p >> 6] |= static_cast<uint64_t>(static_cast<uint32_t>(bits(meets))) << (p & 63);
+    for (int rest = bits(meets); rest; rest &= rest - 1) {
+      set_lanes(dirty, (p + __builtin_ctz(rest)) * kLanes, kAllBits);
+    }
   }
 }
 
@@ -129,26 +130,37 @@ inline void mark_transparent(const Scene& scene, Frame* f) {
       if (!g.drawn) continue;
       for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
         uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
-        for (int p = g.x0 / kLanes; p * kLanes < g.x1; ++p) set_bit(dirty, p);
+        for (int col = g.x0; col < g.x1; ++col) dirty[col >> 6] |= uint64_t{1} << (col & 63);
       }
     }
   }
 }
 
-// Lists in `dirty` the packets to be shaded, once the moving geoms' surfaces are in place.
+// Lists in `dirty` the pixels to be shaded, once the moving geoms' surfaces are in place.
 inline void mark_dirty(const Scene& scene, Frame* f, const Background& b) {
-  const int first = first_row(*f), last = last_row(*f);
+  const int first = first_row(*f), last = last_row(*f), words = f->words;
   for (int row = f->row_begin; row < f->row_end; ++row) {
-    const size_t at = static_cast<size_t>(row) * f->words;
-    for (int w = 0; w < f->words; ++w) {
-      uint64_t any = f->spread[at + w];
-      if (row > first) any |= f->spread[at + w - f->words];
-      if (row + 1 < last) any |= f->spread[at + w + f->words];
-      f->dirty[at + w] = any;
+    uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * words];
+    std::fill(dirty, dirty + words, 0);
+    for (int from = std::max(row - 1, first); from < std::min(row + 2, last); ++from) {
+      const uint64_t* touched = &f->touched[static_cast<size_t>(from) * words];
+      for (int w = 0; w < words; ++w) {
+        const uint64_t t = touched[w];
+        dirty[w] |= t | t << 1 | t >> 1;
+        if (w > 0) dirty[w] |= touched[w - 1] >> 63;
+        if (w + 1 < words) dirty[w] |= touched[w + 1] << 63;
+      }
     }
   }
   mark_shadows(scene, f, b);
   mark_transparent(scene, f);
+  // Nothing beyond the picture's edge.
+  for (int row = f->row_begin; row < f->row_end; ++row) {
+    for (int w = f->width / 64; w < words; ++w) {
+      const int left = std::max(f->width - 64 * w, 0);
+      f->dirty[static_cast<size_t>(row) * words + w] &= (uint64_t{1} << left) - 1;
+    }
+  }
 }
 
 // Widens the bounds of a packet by the point at depth t along the eye ray (x, y, -1).

@@ -51,29 +51,29 @@ VLMRM_INLINE void add_level(const Texture& tex, const LevelOf& l, const Coordina
 }
 
 // Colour in 0..1. As in OpenGL, log2 of the longer side of the pixel's footprint, in texels,
-// blends two mip levels.
-VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c) {
+// blends two mip levels. `guess` is the level of the last packet: where it is right, which is nearly
+// always, texels are fetched before the level is known.
+VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c, int32_t* guess) {
   vf w = splat(static_cast<float>(tex.level[0].width));
   vf h = splat(static_cast<float>(tex.level[0].height));
   vf ux = c.du_dx * w, vx = c.dv_dx * h, uy = c.du_dy * w, vy = c.dv_dy * h;
   vf footprint = max(ux * ux + vx * vx, uy * uy + vy * vy);
   const int32_t last = tex.num_levels - 1;
-  vf lod = splat(0.5f) * rough_log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
-  lod = min(lod, splat(static_cast<float>(last)));
-  // The next level's part has eight bits.
-  vi steps = truncate(lod * splat(256.0f));
+  vf lod = rough_log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
+  // Half of it in steps of 1/256: the next level's part has eight bits.
+  vi steps = min(truncate(lod * splat(128.0f)), splat(last << 8));
   vi level = steps >> 8;
   vi next = (steps & splat(int32_t{255})) << 7;
   vi share = splat(int32_t{32767}) - next;
   const bool two = any(next > vi{});
 
-  // Neighbours mostly share a level.
   Blend sum = {};
-  const int32_t one = first(level);
+  const int32_t one = *guess;
   if (bits(level == splat(one)) == kAllBits) {
     add_level(tex, level_of(tex.level[one]), c, share, &sum);
     if (two) add_level(tex, level_of(tex.level[one + 1]), c, next, &sum);
   } else {
+    *guess = first(level);
     add_level(tex, level_of(tex, level), c, share, &sum);
     level = select(next > vi{}, level + splat(int32_t{1}), level);
     if (two) add_level(tex, level_of(tex, level), c, next, &sum);
@@ -89,8 +89,9 @@ VLMRM_INLINE v3 sample_largest(const Texture& tex, const Coordinates& c) {
 }
 
 VLMRM_INLINE void wrap(Coordinates* c) {
-  c->u = clamp01(c->u - floor(c->u));
-  c->v = clamp01(c->v - floor(c->v));
+  // At most 1; the maximum is for what is not a number.
+  c->u = max(c->u - floor(c->u), vf{});
+  c->v = max(c->v - floor(c->v), vf{});
 }
 
 // OpenGL's cube map: the largest of |p| picks the face, the others over it are the coordinates.
@@ -105,7 +106,7 @@ VLMRM_INLINE Coordinates cube_coordinates(v3 p, v3 px, v3 py) {
   Coordinates c;
   c.face = select(is_x, vi{}, select(is_y, splat(int32_t{2}), splat(int32_t{4}))) + (neg & one);
   vf ma = max(abs(major), splat(1e-20f));
-  vf inv = splat(0.5f) / ma;
+  vf im = rcp(ma), inv = splat(0.5f) * im;
   // (s, t) of a vector: linear, so the derivatives use the same map.
   auto s_of = [&](v3 q) {
     return select(is_x, -sign * q.z, select(is_y, q.x, sign * q.x));
@@ -116,7 +117,7 @@ VLMRM_INLINE Coordinates cube_coordinates(v3 p, v3 px, v3 py) {
   vf su = s * inv, tu = t * inv;
   c.u = su + splat(0.5f);
   c.v = tu + splat(0.5f);
-  vf mx = m_of(px) / ma, my = m_of(py) / ma;
+  vf mx = m_of(px) * im, my = m_of(py) * im;
   c.du_dx = s_of(px) * inv - su * mx;
   c.dv_dx = t_of(px) * inv - tu * mx;
   c.du_dy = s_of(py) * inv - su * my;

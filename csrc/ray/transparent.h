@@ -73,10 +73,11 @@ VLMRM_INLINE v3 load_pixels(const uint8_t* rgb, int count) {
   return {load(c[0]), load(c[1]), load(c[2])};
 }
 
-VLMRM_INLINE void store_pixels(v3 rgb, int count, uint8_t* out) {
+VLMRM_INLINE void store_pixels(v3 rgb, int lanes, uint8_t* out) {
   float c[3][kLanes];
   store(c[0], rgb.x), store(c[1], rgb.y), store(c[2], rgb.z);
-  for (int i = 0; i < count; ++i) {
+  for (; lanes; lanes &= lanes - 1) {
+    const int i = __builtin_ctz(lanes);
     for (int k = 0; k < 3; ++k) {
       out[3 * i + k] = static_cast<uint8_t>(std::min(std::max(c[k][i] + 0.5f, 0.0f), 255.0f));
     }
@@ -100,7 +101,9 @@ class Glass {
     for (int row = std::max(y0, f_.row_begin); row < std::min(y1, f_.row_end); ++row) {
       const uint64_t* dirty = &f_.dirty[static_cast<size_t>(row) * f_.words];
       for (int col = x0 & -kLanes; col < x1; col += kLanes) {
-        if (!f_.background || get_bit(dirty, col / kLanes)) blend_packet(row, col);
+        const int lanes = f_.background ? lanes_of(dirty, col)
+                                        : (1 << std::min(kLanes, f_.width - col)) - 1;
+        if (lanes) blend_packet(row, col, lanes);
       }
     }
   }
@@ -115,16 +118,17 @@ class Glass {
   // A packet while glass goes over it.
   struct Pixels {
     int row, col;
+    int lanes;   // that may change
     bool begun;  // some glass covers it: the colours are set
     v3 before, sample[4];
   };
 
   // Nearest first and then farthest first, as mjr_render does; once if colours add up.
-  void blend_packet(int row, int col) {
+  void blend_packet(int row, int col, int lanes) {
     const int n = f_.num_transparent, passes = scene_.additive ? 1 : 2;
     int layers[kKept];
     Layer keep[kKept], other;
-    Pixels pixels = {row, col, false, {}, {}};
+    Pixels pixels = {row, col, lanes, false, {}, {}};
     for (int i = 0; i < passes * n; ++i) {
       const int k = i < n ? i : 2 * n - 1 - i;
       const bool kept = k < kKept;
@@ -179,7 +183,8 @@ class Glass {
     const int count = std::min(kLanes, f_.width - pixels.col);
     uint8_t* out = rgb_ + 3 * (static_cast<size_t>(pixels.row) * f_.width + pixels.col);
     // The mirror's own surface is added to what it shows: only the latter has glass before it.
-    store_pixels(mirrored_ ? load_pixels(out, count) + (after - pixels.before) : after, count, out);
+    store_pixels(mirrored_ ? load_pixels(out, count) + (after - pixels.before) : after, pixels.lanes,
+                 out);
   }
 
   v3 under(int row, int col) {
