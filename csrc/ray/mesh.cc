@@ -64,7 +64,7 @@ bool drawable(const float* corners) {
 // Splits items [begin, end) below node `at`; recursion is bounded by kMaxMeshDepth.
 class Builder {
  public:
-  Builder(std::vector<Item>* items, std::vector<MeshNode>* nodes) : items_(*items), nodes_(*nodes) {}
+  Builder(std::vector<Item>* items, std::vector<NodePair>* nodes) : items_(*items), nodes_(*nodes) {}
 
   void build() {
     nodes_.emplace_back();
@@ -77,6 +77,8 @@ class Builder {
     int bin = 0;
     float cost = std::numeric_limits<float>::max();
   };
+
+  MeshNode& node(int32_t at) { return nodes_[at / 2].child[at & 1]; }
 
   int bin_of(const Item& item, const Box& middles, int axis) const {
     const float width = middles.hi[axis] - middles.lo[axis];
@@ -121,11 +123,11 @@ class Builder {
     for (int k = 0; k < 3; ++k) {
       // Rounding of the slab test must not let a ray through at the box's faces.
       const float pad = 1e-6f * (std::abs(box.lo[k]) + std::abs(box.hi[k])) + 1e-30f;
-      nodes_[at].lo[k] = box.lo[k] - pad;
-      nodes_[at].hi[k] = box.hi[k] + pad;
+      node(at).side[0][k] = box.lo[k] - pad;
+      node(at).side[1][k] = box.hi[k] + pad;
     }
-    nodes_[at].first = begin;
-    nodes_[at].count = end - begin;
+    node(at).first = begin;
+    node(at).count = end - begin;
     if (end - begin <= 1 || depth == kMaxMeshDepth) return;
     Cut cut;
     for (int axis = 0; axis < 3; ++axis) try_axis(begin, end, middles, axis, &cut);
@@ -139,28 +141,29 @@ class Builder {
                          [&](const Item& i) { return bin_of(i, middles, cut.axis) < cut.bin; }) -
           items_.begin());
     }
-    const int32_t child = static_cast<int32_t>(nodes_.size());
-    nodes_.resize(nodes_.size() + 2);
-    nodes_[at].first = child;
-    nodes_[at].count = 0;
+    const int32_t child = 2 * static_cast<int32_t>(nodes_.size());
+    nodes_.emplace_back();
+    node(at).first = child;
+    node(at).count = 0;
     split(child, begin, middle, depth + 1);
     split(child + 1, middle, end, depth + 1);
   }
 
   std::vector<Item>& items_;
-  std::vector<MeshNode>& nodes_;
+  std::vector<NodePair>& nodes_;
 };
 
 // Appends one triangle in its final form.
 void add_triangle(const float* corners, const float* normals, const float* texcoords, Mesh* mesh) {
-  float t[kTriangleFloats];
+  TriangleShape shape = {};
+  float* t = shape.number;
   for (int k = 0; k < 3; ++k) {
     t[k] = corners[k] - mesh->center[k];
     t[3 + k] = corners[3 + k] - corners[k];
     t[6 + k] = corners[6 + k] - corners[k];
   }
   cross(t + 3, t + 6, t + 9);
-  mesh->shape.insert(mesh->shape.end(), t, t + kTriangleFloats);
+  mesh->shape.push_back(shape);
   int axis = 0;
   for (int k = 1; k < 3; ++k) {
     if (std::abs(t[9 + k]) > std::abs(t[9 + axis])) axis = k;
@@ -214,7 +217,7 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     }
   }
   Builder(&items, &mesh.nodes).build();
-  mesh.shape.reserve(kTriangleFloats * items.size());
+  mesh.shape.reserve(items.size());
   for (const Item& item : items) {
     const size_t i = item.source;
     mesh.source.push_back(item.source);

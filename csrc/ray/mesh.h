@@ -11,24 +11,32 @@
 
 namespace vlmrm {
 
-// Numbers a triangle has in Mesh::shape: corner 0, two edges from it and their cross product.
-constexpr int kTriangleFloats = 12;
+// Corner 0 of a triangle, two edges from it and their cross product; a line of the cache.
+constexpr int kTriangleFloats = 16;
+struct alignas(64) TriangleShape {
+  float number[kTriangleFloats];
+};
+
 constexpr int kMaxMeshDepth = 64;  // levels of a hierarchy
 
 // A box of the hierarchy: `count` triangles from `first`, or, if there are none, the two nodes
 // at `first`.
 struct MeshNode {
-  float lo[3];
+  float side[2][3];  // lowest and highest coordinates
   int32_t first;
-  float hi[3];
   int32_t count;
+};
+
+// Sister nodes share a line of the cache.
+struct alignas(64) NodePair {
+  MeshNode child[2];
 };
 
 struct Mesh {
   float center[3] = {0, 0, 0};  // of the bounding box, in the geom's frame
   float half[3] = {0, 0, 0};
-  std::vector<MeshNode> nodes;     // node 0 is the root; empty where nothing can be seen
-  std::vector<float> shape;        // (T, 12)
+  std::vector<NodePair> nodes;     // node 0 is the root, 1 unused; empty where nothing can be seen
+  std::vector<TriangleShape> shape;  // (T)
   std::vector<int32_t> face;       // (T) tells surfaces apart that a crease parts, 0..7
   std::vector<float> normals;      // (T, 3 corners, 3), unit
   std::vector<float> texcoords;    // (T, 3 corners, 2), or empty

@@ -23,12 +23,12 @@ VLMRM_INLINE v3 gather3(const float* base, vi index) {
 
 VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   const vi at = prim * splat(int32_t{kTriangleFloats});
-  const float* shape = mesh.shape.data();
+  const float* shape = mesh.shape[0].number;
   Triangle t;
   t.corner = gather3(shape, at);
   t.e1 = gather3(shape + 3, at);
   t.e2 = gather3(shape + 6, at);
-  t.normal = gather3(shape + 9, at);
+  t.normal = cross(t.e1, t.e2);
   const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
   t.grad1 = cross(t.e2, t.normal) * area;
   t.grad2 = cross(t.normal, t.e1) * area;

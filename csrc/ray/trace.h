@@ -35,17 +35,23 @@ VLMRM_INLINE v3 cross(v3 a, v3 b) {
   return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 
-// Lanes whose ray meets the box between `from` and `to`; *enter is where.
-VLMRM_INLINE vm meets(const MeshNode& n, const Packet& r, vf from, vf to, vf* enter) {
-  const vf x0 = splat(n.lo[0]) * r.inverse.x - r.offset.x;
-  const vf x1 = splat(n.hi[0]) * r.inverse.x - r.offset.x;
-  const vf y0 = splat(n.lo[1]) * r.inverse.y - r.offset.y;
-  const vf y1 = splat(n.hi[1]) * r.inverse.y - r.offset.y;
-  const vf z0 = splat(n.lo[2]) * r.inverse.z - r.offset.z;
-  const vf z1 = splat(n.hi[2]) * r.inverse.z - r.offset.z;
+// Lanes whose ray meets the box between `from` and `to`; *enter is where. If all rays of the packet
+// go the same way along each axis, `near` names the sides that they meet first.
+template <bool kSameWay>
+VLMRM_INLINE vm meets(const MeshNode& n, const Packet& r, const int* near, vf from, vf to,
+                      vf* enter) {
+  const vf x0 = splat(n.side[near[0]][0]) * r.inverse.x - r.offset.x;
+  const vf x1 = splat(n.side[1 - near[0]][0]) * r.inverse.x - r.offset.x;
+  const vf y0 = splat(n.side[near[1]][1]) * r.inverse.y - r.offset.y;
+  const vf y1 = splat(n.side[1 - near[1]][1]) * r.inverse.y - r.offset.y;
+  const vf z0 = splat(n.side[near[2]][2]) * r.inverse.z - r.offset.z;
+  const vf z1 = splat(n.side[1 - near[2]][2]) * r.inverse.z - r.offset.z;
+  if (kSameWay) {
+    *enter = max(max(x0, y0), max(z0, from));
+    return *enter <= min(min(x1, y1), min(z1, to));
+  }
   *enter = max(max(min(x0, x1), min(y0, y1)), max(min(z0, z1), from));
-  const vf leave = min(min(max(x0, x1), max(y0, y1)), min(max(z0, z1), to));
-  return *enter <= leave;
+  return *enter <= min(min(max(x0, x1), max(y0, y1)), min(max(z0, z1), to));
 }
 
 // A ray against a triangle, before the division by the determinant.
@@ -80,31 +86,29 @@ struct StackEntry {
 
 // Walks the boxes that some ray meets, nearer ones first, and calls leaf(first, end, &to), which
 // may shorten the rays; a ray with to <= from is done.
-template <class Leaf>
-VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&& leaf) {
+template <bool kSameWay, class Leaf>
+VLMRM_INLINE void walk_boxes(const Mesh& mesh, const Packet& r, const int* near, vf from, vf* to,
+                             Leaf&& leaf) {
   StackEntry stack[kMaxMeshDepth];
   int top = 0;
-  const MeshNode* nodes = mesh.nodes.data();
+  const MeshNode* nodes = mesh.nodes[0].child;
   vf enter;
-  if (mesh.nodes.empty() || !any(meets(nodes[0], r, from, *to, &enter))) return;
+  if (!any(meets<kSameWay>(nodes[0], r, near, from, *to, &enter))) return;
   const MeshNode* n = nodes;
   while (true) {
     while (n->count == 0) {
       const MeshNode* a = nodes + n->first;
       const MeshNode* b = a + 1;
       vf enter_a, enter_b;
-      const vm meets_a = meets(*a, r, from, *to, &enter_a);
-      const vm meets_b = meets(*b, r, from, *to, &enter_b);
+      const vm meets_a = meets<kSameWay>(*a, r, near, from, *to, &enter_a);
+      const vm meets_b = meets<kSameWay>(*b, r, near, from, *to, &enter_b);
       const int hits_a = bits(meets_a), hits_b = bits(meets_b);
       if (hits_a && hits_b) {
         // The children are ranked by most of the rays.
-        const int nearer = bits(meets_a & meets_b & (enter_b < enter_a));
-        const bool swap = hits_a & hits_b ? 2 * __builtin_popcount(nearer) >
-                                                __builtin_popcount(hits_a & hits_b)
-                                          : false;
-        const vf never = splat(3e38f);
-        stack[top++] = swap ? StackEntry{select(meets_a, enter_a, never), static_cast<int32_t>(a - nodes)}
-                            : StackEntry{select(meets_b, enter_b, never), static_cast<int32_t>(b - nodes)};
+        const int both = hits_a & hits_b, nearer = both & bits(enter_b < enter_a);
+        const bool swap = 2 * __builtin_popcount(nearer) > __builtin_popcount(both);
+        stack[top++] = {select(swap ? meets_a : meets_b, swap ? enter_a : enter_b, splat(3e38f)),
+                        static_cast<int32_t>((swap ? a : b) - nodes)};
         n = swap ? b : a;
       } else if (hits_a || hits_b) {
         n = hits_a ? a : b;
@@ -122,22 +126,46 @@ VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&
   }
 }
 
-// The nearest triangle with from < t <= to, of several the last one, whatever the other lanes of the
-// packet meet; back faces count only if `kBothSides`.
+template <class Leaf>
+VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&& leaf) {
+  if (mesh.nodes.empty()) return;
+  const int live = bits(from < *to);
+  if (!live) return;
+  int near[3];
+  bool same_way = true;
+  const vf* d[3] = {&r.inverse.x, &r.inverse.y, &r.inverse.z};
+  for (int k = 0; k < 3; ++k) {
+    const int back = bits(*d[k] < vf{}) & live;
+    near[k] = back != 0;
+    same_way = same_way && (back == 0 || back == live);
+  }
+  if (same_way) {
+    walk_boxes<true>(mesh, r, near, from, to, leaf);
+  } else {
+    walk_boxes<false>(mesh, r, near, from, to, leaf);
+  }
+}
+
+// The nearest triangle with from < t <= to, and of several the last; back faces count only if
+// `kBothSides`. The answer for a ray does not depend on the others in the packet: boxes are
+// left out only if they are farther than a hit by more than rounding.
 template <bool kBothSides>
 VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to) {
   const Packet r = make_packet(o, d);
+  const vf slack = splat(1.000004f);
   MeshHit hit = {to, vi{}, vm{}};
-  walk(mesh, r, from, &hit.t, [&](int32_t first, int32_t end, vf*) {
+  vf limit = to * slack;
+  walk(mesh, r, from, &limit, [&](int32_t first, int32_t end, vf* left) {
     for (int32_t i = first; i < end; ++i) {
-      const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
+      const Crossing c = crossing<kBothSides>(mesh.shape[i].number, r);
       if (!any(c.inside)) continue;
       const vf t = c.t / abs(c.det);
-      const vm last = ~hit.mask | (splat(i) > hit.prim);
-      const vm win = c.inside & (t > from) & ((t < hit.t) | ((t == hit.t) & last));
+      const vm win = c.inside & (t > from) &
+                     ((t < hit.t) | ((t == hit.t) & (splat(i) >= hit.prim)));
       hit.t = select(win, t, hit.t);
       hit.prim = select(win, splat(i), hit.prim);
       hit.mask |= win;
+      *left = hit.t * slack;
     }
   });
   return hit;
@@ -153,7 +181,7 @@ VLMRM_INLINE MeshHit next_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to,
   walk(mesh, r, from, &to, [&](int32_t first, int32_t end, vf*) {
     for (int32_t i = first; i < end; ++i) {
       const vi source = splat(mesh.source[i]);
-      const Crossing c = crossing<kBothSides>(&mesh.shape[kTriangleFloats * i], r);
+      const Crossing c = crossing<kBothSides>(mesh.shape[i].number, r);
       const vf t = c.t / abs(c.det);
       const vm win = c.inside & (t > from) & (t <= to) & (source > after) & (source < *number);
       hit.t = select(win, t, hit.t);
@@ -173,12 +201,12 @@ struct SlopeOffset {
 };
 
 // Lanes that some triangle, seen from either side, keeps from reaching `to`.
-VLMRM_INLINE vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, const SlopeOffset& offset) {
+__attribute__((noinline)) static vm any_triangle(const Mesh& mesh, v3 o, v3 d, vf to, const SlopeOffset& offset) {
   const Packet r = make_packet(o, d);
   vm hit = {};
   walk(mesh, r, vf{}, &to, [&](int32_t first, int32_t end, vf* left) {
     for (int32_t i = first; i < end; ++i) {
-      const float* k = &mesh.shape[kTriangleFloats * i];
+      const float* k = mesh.shape[i].number;
       const Crossing c = crossing<true>(k, r);
       if (!any(c.inside)) continue;
       const v3 n = splat3(k + 9);
