@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -270,6 +271,8 @@ Sink make_sink(int height, int width, const py::object& format, bool planar, int
 
 namespace {
 
+constexpr int kMinBand = 8;  // rows: thinner bands would be all set-up
+
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
@@ -310,34 +313,16 @@ class Renderer {
                                      light_xdir, cam_pos, cam_mat}, cam_offset);
     require(!stepper || stepper->num_workers() >= pool_->num_threads(), "too few workers");
     auto* const rgb = static_cast<uint8_t*>(out.mutable_data());
-    const DrawFunction draw = kernel_.draw;
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
     backgrounds_.assign(n, nullptr);
     std::fill(seconds_.begin(), seconds_.end(), Seconds());
-    const int count = static_cast<int>(n);
-    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
-    // for stepping and drawing push each other's code and tables out of the cache.
-    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
-    pool_->run((count + chunk - 1) / chunk, [&](int worker, int k) {
-      const int first = k * chunk, last = std::min(first + chunk, count);
-      const double start = now();
-      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
-      const double stepped = now();
-      for (int i = first; i < last; ++i) {
-        double eye[3];
-        const World w = worlds.at(i, eye);
-        Frame* frame = frames_[worker].get();
-        SinkScratch* scratch = scratch_[worker].get();
-        uint8_t* const place = rgb + sink_.bytes() * i;
-        set_up(*scene_, w, frame);
-        frame->background = backgrounds_[i] = cache_ ? cache_->find(w) : nullptr;
-        draw(*scene_, frame, sink_.direct() ? place : scratch->drawn.data());
-        if (!sink_.direct()) convert(sink_, scratch, place);
-      }
-      seconds_[worker].step += stepped - start;
-      seconds_[worker].draw += now() - stepped;
-    });
+    const Batch batch = {static_cast<int>(n), rgb, &worlds};
+    if (!stepper && batch.count < pool_->num_threads()) {
+      draw_bands(batch);
+    } else {
+      draw_worlds(batch, stepper, num_substeps);
+    }
     if (cache_) cache_->begin_call();
     for (int i = 0; cache_ && i < n; ++i) {
       double eye[3];
@@ -365,11 +350,13 @@ class Renderer {
     const size_t pixels = static_cast<size_t>(height) * width;
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
-    pool_->run(static_cast<int>(n), [&](int worker, int i) {
+    run(static_cast<int>(n), [&](int worker, int i) {
       Frame* frame = frames_[worker].get();
       double eye[3];
       frame->probe = true;
       frame->background = nullptr;
+      frame->row_begin = 0;
+      frame->row_end = height;
       set_up(*scene_, worlds.at(i, eye), frame);
       kernel_.draw(*scene_, frame, nullptr);
       frame->probe = false;
@@ -384,6 +371,75 @@ class Renderer {
   }
 
  private:
+  struct Batch {
+    int count;
+    uint8_t* pictures;
+    const Worlds* worlds;
+  };
+
+  // Calls body(worker, i) on the pool; by reference, for a copy would be allocated.
+  template <class F>
+  void run(int count, F&& body) {
+    pool_->run(count, std::ref(body));
+  }
+
+  // Draws rows [begin, end) of a world into `picture`.
+  void draw(int worker, const Batch& batch, int i, int begin, int end, uint8_t* picture) {
+    double eye[3];
+    const World w = batch.worlds->at(i, eye);
+    Frame* frame = frames_[worker].get();
+    set_up(*scene_, w, frame);
+    const Background* background = cache_ ? cache_->find(w) : nullptr;
+    if (begin == 0) backgrounds_[i] = background;
+    frame->background = background;
+    frame->row_begin = begin;
+    frame->row_end = end;
+    kernel_.draw(*scene_, frame, picture);
+  }
+
+  void draw_worlds(const Batch& batch, const Stepper* stepper, int num_substeps) {
+    const int count = batch.count;
+    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // for stepping and drawing push each other's code and tables out of the cache.
+    const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
+    run((count + chunk - 1) / chunk, [&](int worker, int k) {
+      const int first = k * chunk, last = std::min(first + chunk, count);
+      const double start = now();
+      for (int i = first; stepper && i < last; ++i) stepper->step(worker, i, num_substeps);
+      const double stepped = now();
+      for (int i = first; i < last; ++i) {
+        SinkScratch* scratch = scratch_[worker].get();
+        uint8_t* const place = batch.pictures + sink_.bytes() * i;
+        draw(worker, batch, i, 0, sink_.drawn_height(), sink_.direct() ? place : scratch->drawn.data());
+        if (!sink_.direct()) convert(sink_, scratch, place);
+      }
+      seconds_[worker].step += stepped - start;
+      seconds_[worker].draw += now() - stepped;
+    });
+  }
+
+  // Fewer worlds than workers: each picture is split into bands of rows, two a worker for balance,
+  // since each costs another placing of the world's geoms (bench/test_render.py).
+  void draw_bands(const Batch& batch) {
+    if (batch.count == 0) return;
+    const int height = sink_.drawn_height(), threads = pool_->num_threads();
+    const int wanted = (2 * threads + batch.count - 1) / batch.count;
+    const int rows = std::max((height + wanted - 1) / wanted, std::min(height, kMinBand));
+    const int bands = (height + rows - 1) / rows;
+    // World i has the scratch picture of worker i to itself.
+    auto picture = [&](int i) {
+      return sink_.direct() ? batch.pictures + sink_.bytes() * i : scratch_[i]->drawn.data();
+    };
+    run(batch.count * bands, [&](int worker, int k) {
+      const int i = k / bands, begin = k % bands * rows;
+      draw(worker, batch, i, begin, std::min(begin + rows, height), picture(i));
+    });
+    if (sink_.direct()) return;
+    run(batch.count, [&](int, int i) {
+      convert(sink_, scratch_[i].get(), batch.pictures + sink_.bytes() * i);
+    });
+  }
+
   std::shared_ptr<Scene> scene_;
   Sink sink_;
   std::unique_ptr<ThreadPool> pool_;

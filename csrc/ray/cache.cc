@@ -193,6 +193,8 @@ void BackgroundCache::record(const World& world, Frame* frame, Background* b) {
   hide_moving(scene_, frame);
   frame->background = nullptr;
   frame->recorder = b;
+  frame->row_begin = 0;
+  frame->row_end = frame->height;
   draw_(scene_, frame, b->rgb.data());
   frame->recorder = nullptr;
   b->serial = next_serial_++;

@@ -130,7 +130,8 @@ inline void mark_transparent(const Scene& scene, Frame* f) {
       if (!g.drawn) continue;
       for (int row = std::max(g.y0, f->row_begin); row < std::min(g.y1, f->row_end); ++row) {
         uint64_t* dirty = &f->dirty[static_cast<size_t>(row) * f->words];
-        for (int col = g.x0; col < g.x1; ++col) dirty[col >> 6] |= uint64_t{1} << (col & 63);
+        // Whole packets, for a geom of no size meets rays beside its rectangle too.
+        for (int col = g.x0 & -kLanes; col < g.x1; col += kLanes) set_lanes(dirty, col, kAllBits);
       }
     }
   }
