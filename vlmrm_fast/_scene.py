@@ -28,6 +28,7 @@ _TYPES = {
 }
 _MESH, _SDF = int(mujoco.mjtGeom.mjGEOM_MESH), int(mujoco.mjtGeom.mjGEOM_SDF)
 _HFIELD = int(mujoco.mjtGeom.mjGEOM_HFIELD)
+_CAPSULE = int(mujoco.mjtGeom.mjGEOM_CAPSULE)
 _PLANE, _BOX = int(mujoco.mjtGeom.mjGEOM_PLANE), int(mujoco.mjtGeom.mjGEOM_BOX)
 _SPHERE, _ELLIPSOID = int(mujoco.mjtGeom.mjGEOM_SPHERE), int(mujoco.mjtGeom.mjGEOM_ELLIPSOID)
 _SITE, _GEOM = int(mujoco.mjtObj.mjOBJ_SITE), int(mujoco.mjtObj.mjOBJ_GEOM)
@@ -306,7 +307,12 @@ def _add_triangles(model: mujoco.MjModel, is_hfield: bool, data: int, tables: _T
 def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
     """Return the size of the round shape that covers the area of MuJoCo's polygonal one."""
     size = np.array(geom.size, np.float64)
-    if geom.type in {_PLANE, _BOX, _MESH, _SDF, _HFIELD}:
+    if geom.type in {_PLANE, _MESH, _SDF, _HFIELD}:
+        return size
+    # OpenGL draws what is flat, but the caps of a capsule without a length come out empty.
+    flat = geom.type == _CAPSULE and size[2] == 0
+    size = 0 * size if flat else np.maximum(size, 1e-4 * size.max())
+    if geom.type == _BOX:
         return size
     size[:2] *= _round(model.vis.quality.numslices, 2 * np.pi)
     if geom.type in {_SPHERE, _ELLIPSOID}:

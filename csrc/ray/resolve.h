@@ -205,18 +205,31 @@ class Resolve {
     }
   }
 
-  void add_fragment(int slot, const Surface& s, float dx, float dy, int weight) {
+  void add_fragment(int slot, const Surface& s, int weight) {
     const int k = f_.num_fragments++;
     f_.fragment_slot[k] = slot;
     f_.fragment_id[k] = s.id;
     f_.fragment_depth[k] = s.t;
     if (has_meshes_) f_.fragment_prim[k] = s.prim;
-    f_.fragment_x[k] = f_.left + (f_.slot_x[slot] + dx) * f_.step_x;
-    f_.fragment_y[k] = f_.top - (f_.slot_y[slot] + dy) * f_.step_y;
+    f_.fragment_x[k] = f_.left + f_.slot_x[slot] * f_.step_x;
+    f_.fragment_y[k] = f_.top - f_.slot_y[slot] * f_.step_y;
     f_.fragment_weight[k] = weight;
   }
 
-  // One fragment per distinct surface among the samples, at the pixel centre where it covers it.
+  // A surface that a sample shows, as if it reached the pixel's centre: OpenGL shades there what
+  // covers any sample. Depth changes fast on a plane only, round the edges of what stands on it.
+  Surface at_center(int slot, Surface s) const {
+    if (s.id < 0 || scene_.orthographic) return s;
+    const ViewGeom& g = f_.view[s.id >> 3];
+    if (g.type != kPlane) return s;
+    const float x = f_.left + f_.slot_x[slot] * f_.step_x, y = f_.top - f_.slot_y[slot] * f_.step_y;
+    const float* n = g.axis[2];
+    const float t = g.eye[2] / (n[2] - x * n[0] - y * n[1]);
+    if (t > 0.5f * s.t && t < 2 * s.t) s.t = t;
+    return s;
+  }
+
+  // One fragment per distinct surface among the samples.
   void add_samples(int slot, const Surface* sample, const Surface& center, bool sky) {
     int done = 0;
     for (int i = 0; i < 4; ++i) {
@@ -225,13 +238,7 @@ class Resolve {
       for (int j = i; j < 4; ++j) {
         if (sample[j] == sample[i]) ++weight, done |= 1 << j;
       }
-      if (sample[i] == center) {
-        add_fragment(slot, center, 0, 0, weight);
-      } else if (is_mesh(sample[i].id)) {
-        add_fragment(slot, sample[i], 0, 0, weight);  // as OpenGL does: on the triangle's plane
-      } else {
-        add_fragment(slot, sample[i], kSampleX[i], kSampleY[i], weight);
-      }
+      add_fragment(slot, sample[i] == center ? center : at_center(slot, sample[i]), weight);
     }
   }
 
@@ -243,8 +250,8 @@ class Resolve {
       Surface mirrored = {-1, 0, 0.0f};
       if (f_.mirror) mirrored = surface(f_.mirror_id, f_.mirror_prim, f_.mirror_depth, at);
       if (f_.slot_smooth[s]) {
-        add_fragment(s, center, 0, 0, 4);
-        if (mirrored.id >= 0) add_fragment(s, mirrored, 0, 0, 4);
+        add_fragment(s, center, 4);
+        if (mirrored.id >= 0) add_fragment(s, mirrored, 4);
         continue;
       }
       Surface sample[4];
