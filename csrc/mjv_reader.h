@@ -23,7 +23,7 @@ void get(const char* from, size_t offset, T* to, int n) {
 
 // The fields of an mjvGeom that count here.
 struct MjvGeom {
-  int32_t type, dataid, objid, category, matid, texid, texuniform, texcoord;
+  int32_t type, dataid, objtype, objid, category, matid, texid, texuniform, texcoord;
   float size[3], pos[3], mat[9], rgba[4];
   float emission, specular, shininess, reflectance, texrepeat[2];
   bool casts;
@@ -34,6 +34,7 @@ struct GeomReader {
       : size(api.at("mjvGeom")),
         type(api.at("mjvGeom.type")),
         dataid(api.at("mjvGeom.dataid")),
+        objtype(api.at("mjvGeom.objtype")),
         objid(api.at("mjvGeom.objid")),
         category(api.at("mjvGeom.category")),
         matid(api.at("mjvGeom.matid")),
@@ -55,6 +56,7 @@ struct GeomReader {
   void read(const char* from, MjvGeom* g) const {
     g->type = get<int32_t>(from, type);
     g->dataid = get<int32_t>(from, dataid);
+    g->objtype = get<int32_t>(from, objtype);
     g->objid = get<int32_t>(from, objid);
     g->category = get<int32_t>(from, category);
     g->matid = get<int32_t>(from, matid);
@@ -73,7 +75,7 @@ struct GeomReader {
     g->casts = castshadow == size || get<uint8_t>(from, castshadow) != 0;
   }
 
-  size_t size, type, dataid, objid, category, matid, texid, texuniform, texcoord, extents, pos, mat,
+  size_t size, type, dataid, objtype, objid, category, matid, texid, texuniform, texcoord, extents, pos, mat,
       rgba, emission, specular, shininess, reflectance, texrepeat, castshadow;
 };
 

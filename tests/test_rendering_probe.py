@@ -8,7 +8,7 @@ import pytest
 from look_scenes import LOOKS, Look
 from parity import mjv_camera
 
-from vlmrm_fast.errors import ArgumentError, UnsupportedSceneError
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.rendering import Camera, Renderer, Scene
 
 BOX = '<mujoco><worldbody>{}<geom name="b" type="box" size=".2 .3 .4"/></worldbody></mujoco>'
@@ -108,15 +108,3 @@ def test_wrong_depth_outputs_are_refused(out: object, message: str) -> None:
     renderer = Renderer(Scene.from_model(model), 4, 4, 1)
     with pytest.raises(ArgumentError, match=message):
         renderer.render_depth(mujoco.MjData(model), out)  # type: ignore[arg-type]
-
-
-def test_a_scene_with_other_elements_is_refused() -> None:
-    tendon = '<site name="s"/><site name="t" pos="1 0 0"/>'
-    xml = BOX.format(tendon).replace(
-        "</mujoco>",
-        '<tendon><spatial><site site="s"/><site site="t"/></spatial></tendon></mujoco>',
-    )
-    model = mujoco.MjModel.from_xml_string(xml)
-    renderer = Renderer(Scene.from_model(model), 4, 4, 1)
-    with pytest.raises(UnsupportedSceneError, match=r"for depth and segmentation, got one"):
-        renderer.render_depth(mujoco.MjData(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
@@ -110,6 +111,13 @@ class GlDrawer:
         except RuntimeError as error:
             raise RendererError(f"{error} Use backend='ray' if it draws this scene.") from error
         self.driver = self._native.driver
+        self._again: dict[str, Any] = {
+            "option": option,
+            "flags": flags,
+            "num_threads": num_threads,
+            "device": device,
+        }
+        self._camera, self._plain = copy.copy(camera), self if output.supersample == 1 else None
         self._report()
 
     def render(self, source: Any, out: Any = None) -> Any:
@@ -172,9 +180,24 @@ class GlDrawer:
         del alive
         return out
 
+    def probe(self, source: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Measure and name what N worlds show, at the size of the pictures.
+
+        Args:
+            source: as `Renderer.render` takes it.
+
+        Returns:
+            As `render_depth` and `render_segmentation`.
+        """
+        self._usable()
+        if self._plain is None:
+            plain = dataclasses.replace(self._output, supersample=1)
+            self._plain = GlDrawer(self._model, self._camera, plain, **self._again)
+        return self._plain.render_depth(source), self._plain.render_segmentation(source)
+
     def close(self) -> None:
         """End the threads and their contexts."""
-        self._native = None
+        self._native = self._plain = None
 
     @property
     def _drawn(self) -> tuple[int, int]:

@@ -208,7 +208,6 @@ class Renderer:
 
         Raises:
             ArgumentError: as `render`.
-            UnsupportedSceneError: the scene is not drawn by `ray` from a list that stays.
 
         Source:
             mujoco.Renderer.enable_depth_rendering.
@@ -228,7 +227,6 @@ class Renderer:
 
         Raises:
             ArgumentError: as `render`.
-            UnsupportedSceneError: the scene is not drawn by `ray` from a list that stays.
 
         Source:
             mujoco.Renderer.enable_segmentation_rendering.
@@ -238,11 +236,15 @@ class Renderer:
     def _probe(self, source: Any, depth: Any, objects: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return depths (N, H, W) and objects (N, H, W, 2), in the given arrays if not None."""
         built = self.scene._built
-        if self.backend != "ray" or built is None or built.changing is not None:
-            raise UnsupportedSceneError(
-                "`scene` must be one of bodies' geoms and sites drawn by ray, for depth and "
-                "segmentation, got one with other elements. Use mujoco.Renderer for it."
-            )
+        if self.backend == "ray" and self._process != os.getpid():
+            self._start()
+        if self._drawer is not None:
+            found = self._drawer.probe(source)
+            depth = checked_array(depth, found[0].shape, np.dtype(np.float32))
+            objects = checked_array(objects, found[1].shape, np.dtype(np.int32))
+            depth[...], objects[...] = found
+            return depth, objects
+        assert built is not None
         poses = self._poses(source)
         shape = (poses.num_worlds, self.height, self.width)
         depth = checked_array(depth, shape, np.dtype(np.float32))
@@ -352,6 +354,7 @@ class Renderer:
                     option=self.scene.option,
                     native=built.native,
                     changing=built.changing,
+                    background=built.background,
                     num_threads=self.num_threads,
                 )
                 return

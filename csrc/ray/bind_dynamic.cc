@@ -58,6 +58,7 @@ struct Worker {
   Refill refill;
   Frame frame;
   SinkScratch scratch;
+  std::vector<int32_t> rows;  // of geoms, a pixel each
 };
 
 class DynamicRenderer {
@@ -83,16 +84,52 @@ class DynamicRenderer {
         static_cast<size_t>(out.nbytes()) != sink_.bytes() * sources.count) {
       throw py::value_error("`out` must be a writeable C-contiguous array of N pictures.");
     }
+    auto* const pictures = static_cast<uint8_t*>(out.mutable_data());
+    run(sources, [&](Worker* w, void* data, int i) { draw(w, data, pictures + sink_.bytes() * i); });
+  }
+
+  // As _core.Renderer.probe, with objects (N, H, W, 2) in place of rows of geoms.
+  void probe(const Sources& sources, py::array_t<float> depth, py::array_t<int32_t> objects,
+             float background) {
+    const size_t pixels = static_cast<size_t>(sink_.drawn_height()) * sink_.drawn_width();
+    const auto count = static_cast<py::ssize_t>(pixels * sources.count);
+    if (!(depth.flags() & objects.flags() & py::array::c_style) || depth.size() != count ||
+        objects.size() != 2 * count) {
+      throw py::value_error("outputs must be C-contiguous, (N, H, W) and (N, H, W, 2).");
+    }
+    float* const depths = depth.mutable_data();
+    int32_t* const named = objects.mutable_data();
+    run(sources, [&](Worker* w, void* data, int i) {
+      w->refill.update(data);
+      const Scene& scene = w->refill.scene();
+      w->frame.fit(scene);
+      w->frame.probe = true;
+      set_up(scene, w->refill.world(), &w->frame);
+      kernel_.draw(scene, &w->frame, nullptr);
+      w->frame.probe = false;
+      w->rows.resize(pixels);
+      w->frame.copy_probe(background, depths + pixels * i, w->rows.data());
+      int32_t* out = named + 2 * pixels * i;
+      for (size_t k = 0; k < pixels; ++k) {
+        const int32_t row = w->rows[k];
+        out[2 * k] = row < 0 ? -1 : w->refill.objects()[2 * row];
+        out[2 * k + 1] = row < 0 ? -1 : w->refill.objects()[2 * row + 1];
+      }
+    });
+  }
+
+ private:
+  template <class Body>
+  void run(const Sources& sources, const Body& body) {
     if (sources.data.empty() && sources.count > 0 && sources.scratch.size() < workers_.size()) {
       throw py::value_error("sources must hold a mjData for each worker.");
     }
-    auto* const pictures = static_cast<uint8_t*>(out.mutable_data());
     py::gil_scoped_release release;
     std::lock_guard<std::mutex> turn(turn_);
     error_.clear();
     pool_->run(sources.count, [&](int worker, int i) {
       try {
-        draw(workers_[worker].get(), sources.get(worker, i), pictures + sink_.bytes() * i);
+        body(workers_[worker].get(), sources.get(worker, i), i);
       } catch (const std::exception& error) {
         std::lock_guard<std::mutex> lock(error_lock_);
         if (error_.empty()) error_ = error.what();
@@ -101,7 +138,6 @@ class DynamicRenderer {
     if (!error_.empty()) throw std::runtime_error(error_);
   }
 
- private:
   void draw(Worker* w, void* data, uint8_t* place) {
     w->refill.update(data);
     const Scene& scene = w->refill.scene();
@@ -127,7 +163,9 @@ void bind_dynamic(py::module_& m) {
   py::class_<DynamicRenderer>(m, "DynamicRenderer")
       .def(py::init<const py::dict&, const py::tuple&, int>(), py::arg("setup"), py::arg("sink"),
            py::arg("num_threads"))
-      .def("render", &DynamicRenderer::render, py::arg("sources"), py::arg("out").noconvert());
+      .def("render", &DynamicRenderer::render, py::arg("sources"), py::arg("out").noconvert())
+      .def("probe", &DynamicRenderer::probe, py::arg("sources"), py::arg("depth").noconvert(),
+           py::arg("objects").noconvert(), py::arg("background"));
 }
 
 }  // namespace vlmrm

@@ -56,6 +56,7 @@ class Refill::Reader {
     scene_.geoms.clear();
     scene_.lights.clear();
     num_own_meshes_ = 0;
+    objects_.clear();
     pos_.clear(), mat_.clear(), light_pos_.clear(), light_dir_.clear();
     place_camera();
     add_lights();
@@ -69,6 +70,7 @@ class Refill::Reader {
   }
 
   const Scene& scene() const { return scene_; }
+  const std::vector<int32_t>& objects() const { return objects_; }
 
   World world() const {
     return {pos_.data(),       mat_.data(),       nullptr, nullptr,
@@ -125,6 +127,8 @@ class Refill::Reader {
     made.set_dim_below();
     for (int k = 0; k < 3; ++k) pos_.push_back(g.pos[k] + shift * g.mat[3 * k + 2]);
     mat_.insert(mat_.end(), g.mat, g.mat + 9);
+    objects_.push_back(g.objid);
+    objects_.push_back(g.objtype);
     scene_.geoms.push_back(made);
     return scene_.geoms.back();
   }
@@ -347,6 +351,7 @@ class Refill::Reader {
   Scene scene_;
   int num_own_meshes_ = 0;
   Triangles made_;
+  std::vector<int32_t> objects_;
   std::vector<double> pos_, mat_, light_pos_, light_dir_;
   double eye_[3], axes_[9];
 };
@@ -465,5 +470,6 @@ Refill::~Refill() = default;
 void Refill::update(void* data) { reader_->update(data); }
 const Scene& Refill::scene() const { return reader_->scene(); }
 World Refill::world() const { return reader_->world(); }
+const std::vector<int32_t>& Refill::objects() const { return reader_->objects(); }
 
 }  // namespace vlmrm

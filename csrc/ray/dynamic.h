@@ -54,6 +54,8 @@ class Refill {
   // As of the last update.
   const Scene& scene() const;
   World world() const;
+  // Object id and mjtObj of each of the scene's geoms.
+  const std::vector<int32_t>& objects() const;
 
  private:
   class Reader;

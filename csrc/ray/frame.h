@@ -76,8 +76,8 @@ struct Frame {
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
   std::vector<int32_t> num_casters;
-  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all together
-  // but for `lone_plane`, the one plane among them; without one they are those of all.
+  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all
+  // together but for `lone_plane`, the one plane among them, if there is one.
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
   std::vector<std::vector<float>> caster_bounds;

@@ -51,9 +51,21 @@ VLMRM_INLINE int bits_of(Four mask) {
   return (mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8);
 }
 #endif
-VLMRM_INLINE Four load_four(const int32_t* p) {
-  typedef int32_t Loose __attribute__((vector_size(16), aligned(4), may_alias));
-  return *reinterpret_cast<const Loose*>(p);
+typedef float FourFloats __attribute__((vector_size(16)));
+typedef int32_t LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float LooseFourFloats __attribute__((vector_size(16), aligned(4), may_alias));
+VLMRM_INLINE Four load_four(const int32_t* p) { return *reinterpret_cast<const LooseFour*>(p); }
+VLMRM_INLINE FourFloats load_four(const float* p) {
+  return *reinterpret_cast<const LooseFourFloats*>(p);
+}
+// Overwrites the numbers at `p` where the mask is set.
+VLMRM_INLINE void put_four(int32_t* p, Four mask, Four a) {
+  *reinterpret_cast<LooseFour*>(p) = (mask & a) | (~mask & load_four(p));
+}
+VLMRM_INLINE void put_four(float* p, Four mask, FourFloats a) {
+  const Four old = reinterpret_cast<Four>(load_four(p));
+  *reinterpret_cast<LooseFour*>(reinterpret_cast<int32_t*>(p)) =
+      (mask & reinterpret_cast<Four>(a)) | (~mask & old);
 }
 
 // A mask: one bit a lane where the set has mask registers, else all bits of a lane.
@@ -76,7 +88,8 @@ VLMRM_INLINE RawFloat raw_select(RawMask m, RawFloat a, RawFloat b) {
   return _mm512_mask_blend_ps(m, b, a);
 }
 VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) {
-  return reinterpret_cast<RawInt>(_mm512_mask_blend_epi32(m, reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)));
+  return reinterpret_cast<RawInt>(_mm512_mask_blend_epi32(m, reinterpret_cast<__m512i>(b),
+                                                          reinterpret_cast<__m512i>(a)));
 }
 VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) {
   return _mm512_min_ps(a, b);
@@ -95,7 +108,8 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
   return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
-  return reinterpret_cast<RawInt>(_mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
+  return reinterpret_cast<RawInt>(
+      _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
 }
 
 // Writes the low three bytes of each lane one after another.
@@ -127,7 +141,8 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm256_floor_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm256_rcp_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm256_rsqrt_ps(a); }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
-  return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
+  return reinterpret_cast<RawInt>(_mm256_i32gather_epi32(
+      reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
 
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {

@@ -6,6 +6,7 @@
 #define VLMRM_RAY_RESOLVE_H_
 
 #include <algorithm>
+#include <limits>
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
@@ -153,7 +154,7 @@ class Resolve {
       const int count = std::min(kSlots, end - k);
       int slot[kSlots];
       float px[kLanes], py[kLanes], t[kLanes];
-      int32_t face[kLanes], prim[kLanes] = {0};
+      int32_t id[kLanes], prim[kLanes] = {0};
       for (int j = 0; j < kSlots; ++j) {
         slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
         std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
@@ -169,13 +170,14 @@ class Resolve {
       }
       Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
                          : hit_eye<kType>(g, x, y, range);
-      store(t, h.t);
-      store(face, h.face);
+      const vm hits = h.mask & (h.t > splat(scene_.znear));
+      if (!any(hits)) continue;
+      store(t, select(hits, h.t, splat(std::numeric_limits<float>::infinity())));
+      store(id, h.face + splat(int32_t{view * 8}));
       if (kType == kMesh) store(prim, h.prim);
-      const int hits = bits(h.mask & (h.t > splat(scene_.znear)));
-      for (int i = 0; i < 4 * count; ++i) {
-        if (!(hits >> i & 1)) continue;
-        keep<kType>(g, 4 * slot[i / 4] + (i & 3), t[i], view * 8 + face[i], prim[i]);
+      for (int j = 0; j < count; ++j) {
+        keep<kType>(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j),
+                    load_four(prim + 4 * j));
       }
     }
   }
@@ -187,36 +189,47 @@ class Resolve {
     return load(v);
   }
 
+  // The four samples of a slot, at infinity where nothing was hit, against what it holds.
   template <int kType>
-  VLMRM_INLINE void keep(const ViewGeom& g, int k, float t, int32_t id, int32_t prim) {
-    if (!g.mirrored) {
-      if (t > f_.sample_depth[k]) return;
-      f_.sample_depth[k] = t;
-      f_.sample_id[k] = id;
-      if (kType == kMesh) f_.sample_prim[k] = prim;
-      return;
+  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id, Four prim) {
+    float* depth = &(g.mirrored ? f_.mirror_sample_depth : f_.sample_depth)[k];
+    Four wins = t <= load_four(depth);
+    if (g.mirrored) {
+      wins &= load_four(&f_.sample_id[k]) >> 3 == f_.reflective;
+      wins &= t > load_four(&f_.sample_depth[k]);
     }
-    if (f_.sample_id[k] >> 3 != f_.reflective || t <= f_.sample_depth[k] ||
-        t > f_.mirror_sample_depth[k]) {
-      return;
+    put_four(depth, wins, t);
+    put_four(&(g.mirrored ? f_.mirror_sample_id : f_.sample_id)[k], wins, id);
+    if (kType == kMesh) {
+      put_four(&(g.mirrored ? f_.mirror_sample_prim : f_.sample_prim)[k], wins, prim);
     }
-    f_.mirror_sample_depth[k] = t;
-    f_.mirror_sample_id[k] = id;
-    if (kType == kMesh) f_.mirror_sample_prim[k] = prim;
   }
 
-  void add_fragment(int slot, const Surface& s, float dx, float dy, int weight) {
+  void add_fragment(int slot, const Surface& s, int weight) {
     const int k = f_.num_fragments++;
     f_.fragment_slot[k] = slot;
     f_.fragment_id[k] = s.id;
     f_.fragment_depth[k] = s.t;
     if (has_meshes_) f_.fragment_prim[k] = s.prim;
-    f_.fragment_x[k] = f_.left + (f_.slot_x[slot] + dx) * f_.step_x;
-    f_.fragment_y[k] = f_.top - (f_.slot_y[slot] + dy) * f_.step_y;
+    f_.fragment_x[k] = f_.left + f_.slot_x[slot] * f_.step_x;
+    f_.fragment_y[k] = f_.top - f_.slot_y[slot] * f_.step_y;
     f_.fragment_weight[k] = weight;
   }
 
-  // One fragment per distinct surface among the samples, at the pixel centre where it covers it.
+  // A surface that a sample shows, as if it reached the pixel's centre: OpenGL shades there what
+  // covers any sample. Depth changes fast on a plane only, round the edges of what stands on it.
+  Surface at_center(int slot, Surface s) const {
+    if (s.id < 0 || scene_.orthographic) return s;
+    const ViewGeom& g = f_.view[s.id >> 3];
+    if (g.type != kPlane) return s;
+    const float x = f_.left + f_.slot_x[slot] * f_.step_x, y = f_.top - f_.slot_y[slot] * f_.step_y;
+    const float* n = g.axis[2];
+    const float t = g.eye[2] / (n[2] - x * n[0] - y * n[1]);
+    if (t > 0.5f * s.t && t < 2 * s.t) s.t = t;
+    return s;
+  }
+
+  // One fragment per distinct surface among the samples.
   void add_samples(int slot, const Surface* sample, const Surface& center, bool sky) {
     int done = 0;
     for (int i = 0; i < 4; ++i) {
@@ -225,13 +238,7 @@ class Resolve {
       for (int j = i; j < 4; ++j) {
         if (sample[j] == sample[i]) ++weight, done |= 1 << j;
       }
-      if (sample[i] == center) {
-        add_fragment(slot, center, 0, 0, weight);
-      } else if (is_mesh(sample[i].id)) {
-        add_fragment(slot, sample[i], 0, 0, weight);  // as OpenGL does: on the triangle's plane
-      } else {
-        add_fragment(slot, sample[i], kSampleX[i], kSampleY[i], weight);
-      }
+      add_fragment(slot, sample[i] == center ? center : at_center(slot, sample[i]), weight);
     }
   }
 
@@ -243,8 +250,8 @@ class Resolve {
       Surface mirrored = {-1, 0, 0.0f};
       if (f_.mirror) mirrored = surface(f_.mirror_id, f_.mirror_prim, f_.mirror_depth, at);
       if (f_.slot_smooth[s]) {
-        add_fragment(s, center, 0, 0, 4);
-        if (mirrored.id >= 0) add_fragment(s, mirrored, 0, 0, 4);
+        add_fragment(s, center, 4);
+        if (mirrored.id >= 0) add_fragment(s, mirrored, 4);
         continue;
       }
       Surface sample[4];

@@ -6,6 +6,7 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/shadow.h"
 #include "ray/simd.h"
 #include "ray/sky.h"
 #include "ray/texture.h"
@@ -13,7 +14,6 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-constexpr float kNowhere = 1e30f;
 constexpr float kTurn = 6.28318530717959f;
 
 // The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
@@ -212,11 +212,12 @@ VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& 
   };
   const v3 lx = local_d * jx + column(0) * kx, ly = local_d * jy + column(1) * ky;
   const Texture& tex = scene.textures[geom.texture];
-  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly), &g.level_guess);
-  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face), &g.level_guess);
+  int32_t* guess = &g.level_guess;
+  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly), guess);
+  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face), guess);
   v3 c = cube_vector(geom, g, local, false, local.z);
   return sample(tex, cube_coordinates(c, cube_vector(geom, g, lx, true, local.z),
-                                      cube_vector(geom, g, ly, true, local.z)), &g.level_guess);
+                                      cube_vector(geom, g, ly, true, local.z)), guess);
 }
 
 // The strength of a highlight: cosines of the normal against the light and the eye, and of these two.
@@ -284,176 +285,6 @@ VLMRM_INLINE v3 light_share_flat(const Light& light, const ViewLight& l, const G
     sum = sum + splat3(light.specular) * shine;
   }
   return sum;
-}
-
-template <int kType>
-VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v3 o, v3 d, vf limit,
-                       vf offset) {
-  if (kType == kMesh) {
-    return any_triangle(*g.mesh, o, d, limit,
-                        {to_local(g, splat3(l.side)), to_local(g, splat3(l.up)), offset});
-  }
-  Hit in = hit_local<kType, false>(o, d, g.size);
-  vm shadow = in.mask & (in.t > vf{}) & (in.t < limit);
-  if (kType == kPlane) {
-    in = hit_local<kPlane, true>(o, d, g.size);
-    return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
-  }
-  // The far wall casts too where the near plane of the map cuts the geom open, and on what is
-  // seen inside of glass.
-  if (c.inside_near || g.transparent) {
-    Hit out = hit_local<kType, true>(o, d, g.size);
-    const vm far = out.mask & (out.t > vf{}) & (out.t < limit);
-    shadow |= g.transparent ? far : far & (in.t > vf{});
-  }
-  return shadow;
-}
-
-struct CasterTest {
-  const Caster& c;
-  const ViewGeom& g;
-  const ViewLight& l;
-  v3 o, d;
-  vf limit, offset;
-  vm shadow;
-  template <int kType>
-  VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, l, o, d, limit, offset);
-  }
-};
-
-// The middle of the texel of the shadow map that holds coordinate u in (-reach, reach), on the same
-// plane. The map is drawn inside a border of one texel, but looked up as if there were none.
-VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
-  vf texel = floor((u * rcp(reach) + splat(1.0f)) * splat(0.5f * scene.shadow_size));
-  return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
-}
-
-// Lays the casters' bounds out for near_casters.
-inline void pack_casters(Frame* f) {
-  const int pitch = f->caster_pitch;
-  for (size_t light = 0; light < f->casters.size(); ++light) {
-    float* u0 = f->caster_bounds[light].data();
-    float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
-    all[0] = all[2] = kNowhere, all[1] = all[3] = -kNowhere;
-    auto is_plane = [f](const Caster& c) { return f->view[c.view].type == kPlane; };
-    const auto begin = f->casters[light].begin(), end = begin + f->num_casters[light];
-    f->lone_plane[light] =
-        std::count_if(begin, end, is_plane) == 1 ? std::find_if(begin, end, is_plane)->view : -1;
-    for (int i = 0; i < pitch; ++i) {
-      u0[i] = v0[i] = kNowhere, u1[i] = v1[i] = -kNowhere;
-      if (i >= f->num_casters[light]) continue;
-      const Caster& c = f->casters[light][i];
-      u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
-      if (c.view == f->lone_plane[light]) continue;
-      all[0] = std::min(all[0], c.u0), all[1] = std::max(all[1], c.u1);
-      all[2] = std::min(all[2], c.v0), all[3] = std::max(all[3], c.v1);
-    }
-  }
-}
-
-// The part of the light's image plane that a packet covers.
-struct Footprint {
-  float u0, u1, v0, v1;
-};
-
-VLMRM_INLINE Footprint footprint_of(vm lanes, vf u, vf v) {
-  const vf far = splat(kNowhere);
-  return {smallest(select(lanes, u, far)), largest(select(lanes, u, -far)),
-          smallest(select(lanes, v, far)), largest(select(lanes, v, -far))};
-}
-
-// Bit i is set where caster first + i may darken a part of the footprint.
-VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footprint& p) {
-  const int pitch = f.caster_pitch;
-  const float* u0 = f.caster_bounds[light].data() + first;
-  return bits((splat(p.u1) > load(u0)) & (splat(p.u0) < load(u0 + pitch)) &
-              (splat(p.v1) > load(u0 + 2 * pitch)) & (splat(p.v0) < load(u0 + 3 * pitch)));
-}
-
-// Offsets from a light along the three axes of its shadow map.
-struct LightPlace {
-  vf depth, u, v, reach;
-};
-
-__attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
-                                                 int self, v3 p, v3 n, vm todo,
-                                                 const LightPlace& at);
-
-// Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
-                          vm todo) {
-  const ViewLight& l = f.light[index];
-  const bool parallel = scene.lights[index].type == kDirectional;
-  auto along = [&](const float* axis) __attribute__((always_inline)) {
-    const float start = l.pos[0] * axis[0] + l.pos[1] * axis[1] + l.pos[2] * axis[2];
-    return dot(p, axis) - splat(start);
-  };
-  LightPlace at = {along(l.dir), along(l.side), along(l.up), splat(scene.shadow_clip)};
-  vf u = at.u, v = at.v;
-  if (!parallel) {
-    at.reach = at.depth * splat(scene.lights[index].tan_shadow);
-    u /= at.depth, v /= at.depth;
-  }
-  const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
-  todo &= (at.depth > splat(scene.znear)) & (abs(at.u) < at.reach) & (abs(at.v) < at.reach);
-  // A floor, which spans them all, does not shade itself.
-  if (f.lone_plane[index] < 0 || f.lone_plane[index] == self) {
-    todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
-  }
-  // Few packets have more to do, and what they do would take registers from all.
-  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at) : vm{};
-}
-
-vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
-                const LightPlace& at) {
-  const ViewLight& l = f.light[index];
-  const bool parallel = scene.lights[index].type == kDirectional;
-  v3 from = p - splat3(l.pos);
-  const vf depth = at.depth, u = at.u, v = at.v, reach = at.reach;
-  const vf bu = parallel ? u : u / depth, bv = parallel ? v : v / depth;
-  const Footprint footprint = footprint_of(todo, bu, bv);
-  vm shadow = {};
-  // mjr_render offsets what the shadow map holds by 1.5 texels times the slope.
-  const vf offset = reach * splat(1.5f * 2 / scene.shadow_size);
-  vf limit = {};
-  v3 dir = {};
-  bool snapped = false;
-  const bool mesh = f.view[self].type == kMesh;
-  int first = -kLanes, list = 0;
-  for (;;) {
-    while (!list && (first += kLanes) < f.num_casters[index]) {
-      list = near_casters(f, index, first, footprint);
-    }
-    if (!list) break;
-    const Caster& c = f.casters[index][first + __builtin_ctz(list)];
-    list &= list - 1;
-    if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
-    vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
-              (bv < splat(c.v1));
-    if (!any(near)) continue;
-    const ViewGeom& g = f.view[c.view];
-    if (c.view == self && !mesh) {
-      // A closed shape lies in its own shadow where it turns away.
-      if (g.type != kPlane) shadow |= near & (dot(n, parallel ? splat3(l.dir) : from) >= vf{});
-      continue;
-    }
-    if (!snapped) {
-      // The map holds what the light sees through the middle of the texel that p falls into.
-      snapped = true;
-      p = p + splat3(l.side) * (snap_to_texel(scene, u, reach) - u) +
-          splat3(l.up) * (snap_to_texel(scene, v, reach) - v);
-      from = p - splat3(l.pos);
-      limit = parallel ? depth - splat(scene.znear) : splat(1.0f) - splat(scene.znear) / depth;
-      dir = parallel ? v3{splat(-l.dir[0]), splat(-l.dir[1]), splat(-l.dir[2])}
-                     : v3{-from.x, -from.y, -from.z};
-    }
-    CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), offset, {}};
-    with_type(g.type, test);
-    shadow |= test.shadow & near;
-  }
-  return shadow;
 }
 
 VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const float* fog,
