@@ -8,7 +8,8 @@ NATIVE  = $(wildcard csrc/*.* csrc/*/*.*)
 # Where the sanitizers' builds go, and the tests that run under them. Their runtime must be in the
 # process before Python; LeakSanitizer would report what Python itself keeps.
 SANITIZED = build/sanitized
-NATIVE_TESTS = $(wildcard tests/test_rendering*.py) tests/test_outputs.py
+# Not those that draw with OpenGL, count allocations or compare instruction sets.
+NATIVE_TESTS = $(addprefix tests/test_,rendering.py rendering_cache.py rendering_faults.py rendering_scene.py outputs.py)
 PRELOAD = $(shell $(CXX) -print-file-name=lib$(1).so):$(shell $(CXX) -print-file-name=libstdc++.so)
 SECONDS = 600
 
