@@ -183,7 +183,8 @@ VLMRM_INLINE v3 color_of(const Blend& sum) {
   vi r, g, b;
   channels_of(sum, &r, &g, &b);
   const vf unit = splat(1.0f / (255 * 255)), middle = splat(128.0f / 255);
-  return {to_float(r) * unit + middle, to_float(g) * unit + middle, to_float(b) * unit + middle};
+  return {fma(to_float(r), unit, middle), fma(to_float(g), unit, middle),
+          fma(to_float(b), unit, middle)};
 }
 
 }  // namespace VLMRM_ISA

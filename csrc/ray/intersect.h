@@ -35,18 +35,18 @@ VLMRM_INLINE Hit hit_ellipsoid(v3 o, v3 d, const float* size) {
   vf ix = splat(1.0f / size[0]), iy = splat(1.0f / size[1]), iz = splat(1.0f / size[2]);
   v3 os = {o.x * ix, o.y * iy, o.z * iz}, ds = {d.x * ix, d.y * iy, d.z * iz};
   vf a = dot(ds, ds), b = dot(os, ds), c = dot(os, os) - splat(1.0f);
-  vf disc = b * b - a * c;
+  vf disc = fma(b, b, -a * c);
   return {root<kExit>(b, disc, a), vi{}, disc > splat(0.0f), vi{}};
 }
 
 template <bool kExit>
 VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
   vf r2 = splat(size[0] * size[0]), h = splat(size[2]);
-  vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f));
-  vf b = o.x * d.x + o.y * d.y;
-  vf disc = b * b - a * (o.x * o.x + o.y * o.y - r2);
+  vf a = max(fma(d.x, d.x, d.y * d.y), splat(1e-12f));
+  vf b = fma(o.x, d.x, o.y * d.y);
+  vf disc = fma(b, b, -a * fma(o.x, o.x, fma(o.y, o.y, -r2)));
   vf t = root<kExit>(b, disc, a);
-  vf z = o.z + t * d.z;
+  vf z = fma(t, d.z, o.z);
   // Beyond the side, the ray can only meet the cap on that side.
   vf oz = o.z - select(z > splat(0.0f), h, -h);
   vf as = a + d.z * d.z;
@@ -60,9 +60,9 @@ VLMRM_INLINE Hit hit_capsule(v3 o, v3 d, const float* size) {
 template <bool kExit>
 VLMRM_INLINE Hit hit_cylinder(v3 o, v3 d, const float* size) {
   vf r2 = splat(size[0] * size[0]), h = splat(size[2]);
-  vf a = max(d.x * d.x + d.y * d.y, splat(1e-12f));
-  vf b = o.x * d.x + o.y * d.y;
-  vf disc = b * b - a * (o.x * o.x + o.y * o.y - r2);
+  vf a = max(fma(d.x, d.x, d.y * d.y), splat(1e-12f));
+  vf b = fma(o.x, d.x, o.y * d.y);
+  vf disc = fma(b, b, -a * fma(o.x, o.x, fma(o.y, o.y, -r2)));
   vf s = root_of(disc), ia = rcp(a);
   vf t0 = (-b - s) * ia, t1 = (s - b) * ia;
   vf dz = select(abs(d.z) > splat(1e-12f), d.z, splat(1e-12f));

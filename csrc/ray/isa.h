@@ -102,6 +102,9 @@ VLMRM_INLINE RawInt raw_min(RawInt a, RawInt b) {
   return reinterpret_cast<RawInt>(
       _mm512_min_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
+VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm512_rcp14_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm512_rsqrt14_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
@@ -138,6 +141,9 @@ VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
 }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm256_sqrt_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm256_floor_ps(a); }
+VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm256_rcp_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm256_rsqrt_ps(a); }
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
@@ -168,6 +174,7 @@ VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) {
 }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return _mm_sqrt_ps(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm_floor_ps(a); }
+VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) { return a * b + c; }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm_rcp_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm_rsqrt_ps(a); }
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
@@ -190,6 +197,7 @@ VLMRM_INLINE RawFloat raw_min(RawFloat a, RawFloat b) { return raw_select(a < b,
 VLMRM_INLINE RawFloat raw_max(RawFloat a, RawFloat b) { return raw_select(a > b, a, b); }
 VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) { return vsqrtq_f32(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return vrndmq_f32(a); }
+VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) { return vfmaq_f32(c, a, b); }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) {
   const float32x4_t r = vrecpeq_f32(a);
   return vmulq_f32(r, vrecpsq_f32(a, r));
@@ -212,6 +220,7 @@ VLMRM_INLINE RawFloat raw_sqrt(RawFloat a) {
   for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(a[i]);
   return r;
 }
+VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) { return a * b + c; }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return 1.0f / a; }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return 1.0f / raw_sqrt(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) {

@@ -210,7 +210,7 @@ VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& 
   auto column = [&g](int k) {
     return v3{splat(g.axis[0][k]), splat(g.axis[1][k]), splat(g.axis[2][k])};
   };
-  const v3 lx = local_d * jx + column(0) * kx, ly = local_d * jy + column(1) * ky;
+  const v3 lx = fma(local_d, jx, column(0) * kx), ly = fma(local_d, jy, column(1) * ky);
   const Texture& tex = scene.textures[geom.texture];
   int32_t* guess = &g.level_guess;
   if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly), guess);
@@ -292,7 +292,7 @@ VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const flo
   c = {clamp01(c.x) * tex.x, clamp01(c.y) * tex.y, clamp01(c.z) * tex.z};
   if (scene.fog) c = fogged(scene, c, depth, fog);
   // In 0..1 but for rounding, so that no clamp is needed.
-  auto byte = [](vf a) { return truncate(a * splat(255.0f) + splat(0.5f)); };
+  auto byte = [](vf a) { return truncate(fma(a, splat(255.0f), splat(0.5f))); };
   out->r += byte(c.x);
   out->g += byte(c.y);
   out->b += byte(c.z);
@@ -310,7 +310,7 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
   v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 d = eye_direction(f, q.x, q.y), local_d = to_local(g, d);
-  v3 local = splat3(g.eye) + (f.orthographic ? to_local(g, p) : local_d * q.t);
+  v3 local = f.orthographic ? splat3(g.eye) + to_local(g, p) : fma(local_d, q.t, splat3(g.eye));
   v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};

@@ -39,8 +39,8 @@ VLMRM_INLINE LevelOf level_of(const Texture& tex, vi level) {
 VLMRM_INLINE void add_level(const Texture& tex, const LevelOf& l, const Coordinates& c, vi share,
                             Blend* sum) {
   // In 1/256 texels, counted from the centre of the border's first texel.
-  vi x = truncate(c.u * (l.width * splat(256.0f)) + splat(128.5f));
-  vi y = truncate(c.v * (l.height * splat(256.0f)) + splat(128.5f));
+  vi x = truncate(fma(c.u, l.width * splat(256.0f), splat(128.5f)));
+  vi y = truncate(fma(c.v, l.height * splat(256.0f), splat(128.5f)));
   vi at = (y >> 8) * l.stride + (x >> 8) + l.offset;
   if (tex.cube) at += c.face * l.face_stride;
   const vi fraction = splat(int32_t{255});
@@ -57,7 +57,7 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c, int32_t* guess)
   vf w = splat(static_cast<float>(tex.level[0].width));
   vf h = splat(static_cast<float>(tex.level[0].height));
   vf ux = c.du_dx * w, vx = c.dv_dx * h, uy = c.du_dy * w, vy = c.dv_dy * h;
-  vf footprint = max(ux * ux + vx * vx, uy * uy + vy * vy);
+  vf footprint = max(fma(ux, ux, vx * vx), fma(uy, uy, vy * vy));
   const int32_t last = tex.num_levels - 1;
   vf lod = rough_log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
   // Half of it in steps of 1/256: the next level's part has eight bits.
