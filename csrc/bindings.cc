@@ -399,7 +399,7 @@ class Renderer {
 
   void draw_worlds(const Batch& batch, const Stepper* stepper, int num_substeps) {
     const int count = batch.count;
-    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_fused.py),
+    // A few worlds in a row: alternating at every world costs 3 % of both (bench/test_render_outputs.py),
     // for stepping and drawing push each other's code and tables out of the cache.
     const int chunk = stepper ? std::clamp(count / (2 * pool_->num_threads()), 1, 4) : 1;
     run((count + chunk - 1) / chunk, [&](int worker, int k) {

@@ -311,7 +311,7 @@ def _drawn_size(model: mujoco.MjModel, geom: Any) -> np.ndarray:
         return size
     # OpenGL draws what is flat, but the caps of a capsule without a length come out empty.
     flat = geom.type == _CAPSULE and size[2] == 0
-    size = 0 * size if flat else np.maximum(size, 1e-4 * size.max())
+    size = 0 * size if flat else np.where(size > 0, size, 1e-4 * size.max())
     if geom.type == _BOX:
         return size
     size[:2] *= _round(model.vis.quality.numslices, 2 * np.pi)
