@@ -153,15 +153,15 @@ def test_injected_divergence_stays_out_of_training(algorithm: Any) -> None:
         options = {"replay_buffer_class": MaskedReplayBuffer, "learning_starts": 10}
         options |= {"batch_size": 16, "policy_kwargs": {"net_arch": [16]}}
     rng, hits = np.random.default_rng(0), []
-    step = env.worlds.simulation.step
+    step = env.worlds.simulation.step_and_draw
 
-    def breaking_step(ctrl: np.ndarray, num_substeps: int) -> np.ndarray:
+    def breaking_step(*args: Any) -> np.ndarray:
         hit = rng.random(4) < 0.1
         env.worlds.simulation.qvel[hit] = np.nan
         hits.append(hit)
-        return step(ctrl, num_substeps)
+        return step(*args)
 
-    env.worlds.simulation.step = breaking_step  # type: ignore[method-assign]
+    env.worlds.simulation.step_and_draw = breaking_step  # type: ignore[method-assign]
     model = algorithm("MlpPolicy", env, seed=0, device="cpu", **options)
     model.learn(256)
     buffer = model.rollout_buffer if algorithm is PPO else model.replay_buffer
