@@ -65,7 +65,7 @@ def test_rewards_on_both_pictures(benchmark: Any, oracle: parity.Oracle, task: s
     """Rewards of the same states as MuJoCo draws them and as we do, at 224 and the model's size."""
     entry = get_task(task)
     reward = VLMReward("builtin", goal=entry.goal, baseline=entry.baseline, alpha=entry.alpha)
-    worlds = task_states(entry, STATES if benchmark.enabled else 6)
+    worlds = task_states(entry, STATES if benchmark.enabled else 16)
     scene = Scene.from_model(worlds[0].model, entry.camera)
 
     def score(side: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def test_rewards_by_drawing_size(benchmark: Any, task: str) -> None:
     """Drawn at 480 and resized by the model, as the original does, against the other ways."""
     entry = get_task(task)
     reward = VLMReward("builtin", goal=entry.goal, baseline=entry.baseline, alpha=entry.alpha)
-    worlds = task_states(entry, 4 * STATES if benchmark.enabled else 6)
+    worlds = task_states(entry, 4 * STATES if benchmark.enabled else 48)
     scene = Scene.from_model(worlds[0].model, entry.camera)
     side = reward.image_size
 
