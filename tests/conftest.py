@@ -53,6 +53,20 @@ def untrained_folder(tmp_path_factory):
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def oracle():
+    """MuJoCo's renderer; skips where it cannot make an OpenGL context."""
+    import mujoco
+    from parity import Oracle
+
+    with Oracle() as oracle:
+        try:
+            oracle.draw(mujoco.MjModel.from_xml_string("<mujoco/>"), [])
+        except Exception as error:
+            pytest.skip(f"mujoco.Renderer cannot draw here: {error}")
+        yield oracle
+
+
 @pytest.fixture
 def one_torch_thread():
     """Tiny networks learn faster on one thread, much faster on a busy machine."""

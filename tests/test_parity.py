@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import mujoco
 import numpy as np
 import pytest
@@ -23,20 +20,6 @@ from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Camera
 from vlmrm_fast.tasks import get_task, task_names
-
-
-@pytest.fixture(scope="module")
-def oracle() -> Iterator[Oracle]:
-    """MuJoCo's renderer; skips where it cannot make an OpenGL context."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    import triton  # noqa: F401  (before any GL context)
-
-    with Oracle() as oracle:
-        try:
-            oracle.draw(mujoco.MjModel.from_xml_string("<mujoco/>"), [])
-        except Exception as error:
-            pytest.skip(f"mujoco.Renderer cannot draw here: {error}")
-        yield oracle
 
 
 def _forward(model: mujoco.MjModel) -> mujoco.MjData:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import mujoco
 import numpy as np
 import pytest
@@ -12,17 +10,6 @@ from parity import BOUNDS, SIZE, Figures, Oracle, compare
 from small_scenes import VIEW
 
 from vlmrm_fast.rendering import Renderer, Scene
-
-
-@pytest.fixture(scope="module")
-def oracle() -> Iterator[Oracle]:
-    """MuJoCo's renderer; skips where it cannot make an OpenGL context."""
-    with Oracle() as oracle:
-        try:
-            oracle.draw(mujoco.MjModel.from_xml_string("<mujoco/>"), [])
-        except Exception as error:
-            pytest.skip(f"mujoco.Renderer cannot draw here: {error}")
-        yield oracle
 
 
 def _both(oracle: Oracle, look: Look) -> tuple[np.ndarray, np.ndarray]:

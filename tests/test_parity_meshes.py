@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
 import mujoco
 import numpy as np
 import pytest
@@ -16,20 +13,6 @@ from vlmrm_fast.rendering import Camera, Renderer, Scene
 
 EYE = Camera(lookat=(0.0, 0.0, 0.0), distance=1.6, azimuth=35.0, elevation=-40.0)
 LIT = '<visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual>'
-
-
-@pytest.fixture(scope="module")
-def oracle() -> Iterator[Oracle]:
-    """MuJoCo's renderer; skips where it cannot make an OpenGL context."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    import triton  # noqa: F401  (before any GL context)
-
-    with Oracle() as oracle:
-        try:
-            oracle.draw(mujoco.MjModel.from_xml_string("<mujoco/>"), [])
-        except Exception as error:
-            pytest.skip(f"mujoco.Renderer cannot draw here: {error}")
-        yield oracle
 
 
 def _load(xml: str) -> tuple[mujoco.MjModel, mujoco.MjData]:

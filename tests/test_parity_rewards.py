@@ -31,7 +31,7 @@ def _worlds(name: str, model: mujoco.MjModel, count: int) -> list[mujoco.MjData]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    # The humanoid's reward follows grey levels along its outlines, polygons in MuJoCo: 0.997 here.
+    # What differs of the humanoid lies along its outlines; why that moves rewards is open: 0.997.
     ("name", "bound"),
     [("cartpole-upright", 0.999), ("humanoid-kneeling", 0.99)],
 )
