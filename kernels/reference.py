@@ -94,6 +94,57 @@ def score(z: torch.Tensor, tasks: Tasks) -> torch.Tensor:
     return tasks.offset + (rows @ tasks.goal.T) * inverse + tasks.weight * along.square()
 
 
+def add_layernorm(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add a residual and normalise rows: s = x + residual, y = (s - E s) / sqrt(Var s + eps) w + b.
+
+    Args:
+        x: (..., W) of any float dtype; only its last dimension must be dense.
+        residual: as `x`, or None where there is nothing to add.
+        weight: (W,) factors w.
+        bias: (W,) offsets b, in the dtype of `weight`.
+        eps: added to the variance.
+
+    Returns:
+        The sum, in the promoted dtype of `x` and `residual` (`x` itself without a residual), and
+        y in the dtype of `weight`. Both (..., W); statistics are those of the rounded sum, in
+        float32.
+    """
+    total = x if residual is None else (x + residual).contiguous()
+    width = (x.shape[-1],)
+    y = functional.layer_norm(total.float(), width, weight.float(), bias.float(), eps)
+    return total, y.to(weight.dtype).contiguous()
+
+
+def reward_head(
+    rows: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+    projection: torch.Tensor,
+    tasks: Tasks,
+) -> torch.Tensor:
+    """Score pooled rows of an image tower: score(layernorm(rows) @ projection).
+
+    Args:
+        rows: (B, W) pooled tokens of any float dtype, rows may be strided.
+        weight: (W,) of the last normalisation.
+        bias: (W,), in the dtype of `weight`.
+        eps: added to the variance.
+        projection: (W, D), in the dtype of `weight`.
+        tasks: the constants of P rewards.
+
+    Returns:
+        (B, P) rewards, in the dtype of `tasks`.
+    """
+    return score(add_layernorm(rows, None, weight, bias, eps)[1] @ projection, tasks)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How frames become the pixels that a model was trained on.
@@ -124,7 +175,13 @@ class Preprocessing:
 
 
 def preprocess(
-    frames: torch.Tensor, how: Preprocessing, dtype: torch.dtype = torch.float32
+    frames: torch.Tensor,
+    how: Preprocessing,
+    dtype: torch.dtype = torch.float32,
+    *,
+    layout: str = "nchw",
+    patch: int = 0,
+    raw: bool = False,
 ) -> torch.Tensor:
     """Resize and normalise frames: out = (resize(frames) / 255 - mean) / std.
 
@@ -136,21 +193,40 @@ def preprocess(
         frames: (B, H, W, 3) uint8, any strides.
         how: size, interpolation and statistics.
         dtype: of the result; the arithmetic is float32.
+        layout: "nchw" or "tokens".
+        patch: side of a patch of the "tokens" layout [pixels]; pixels right of and below the last
+            whole patch are dropped, as a convolution drops them.
+        raw: give resize(frames) / 256 instead: exact in 16 bits where the resized values are
+            whole. The tower's first weights hold mean and std then.
 
     Returns:
-        (B, 3, S, S) pixels on the device of `frames`, in channels_last memory format.
+        "nchw": (B, 3, S, S) pixels on the device of `frames`, in channels_last memory format.
+        "tokens": (B, (S // patch)^2, 3 * patch^2), contiguous; patches row by row, columns
+        ordered (channel, y, x) as in the weights of a patch convolution.
     """
     # An NHWC tensor seen as NCHW is channels_last already: no copy.
     pixels = frames.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
     if pixels.shape[-2:] != (how.size, how.size):
         pixels = _resize(pixels, how)
     # In place: the float copy above is ours. 3x the rate of out-of-place passes at B = 64.
-    if len(set(how.mean)) == len(set(how.std)) == 1:
+    if raw:
+        pixels.mul_(1 / 256)
+    elif len(set(how.mean)) == len(set(how.std)) == 1:
         pixels.mul_(1 / (255 * how.std[0])).sub_(how.mean[0] / how.std[0])
     else:
         std = pixels.new_tensor(how.std).view(1, 3, 1, 1)
         pixels.mul_(1 / (255 * std)).sub_(pixels.new_tensor(how.mean).view(1, 3, 1, 1) / std)
+    if layout == "tokens":
+        return _patch_tokens(pixels, patch).to(dtype)
     return pixels.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+def _patch_tokens(pixels: torch.Tensor, patch: int) -> torch.Tensor:
+    """Rearrange (B, 3, S, S) to (B, (S // patch)^2, 3 * patch^2)."""
+    grid = pixels.shape[-1] // patch
+    whole = pixels[..., : grid * patch, : grid * patch]
+    blocks = whole.reshape(-1, 3, grid, patch, grid, patch).permute(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(len(pixels), grid * grid, 3 * patch * patch)
 
 
 def _resize(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:

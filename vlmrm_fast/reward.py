@@ -12,7 +12,7 @@ import torch
 
 from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
-from vlmrm_fast.kernels import reference
+from vlmrm_fast.kernels import ops, reference
 from vlmrm_fast.prompts import check_alpha, check_prompts
 
 Prompts = str | Sequence[str]
@@ -211,7 +211,7 @@ class VLMReward:
     @torch.inference_mode()
     def _score(self, z: torch.Tensor) -> np.ndarray:
         """Return (B,) float32 rewards of (B, D) embeddings on the device."""
-        return reference.score(z, self._tasks)[:, 0].cpu().numpy()
+        return ops.score(z, self._tasks)[:, 0].cpu().numpy()
 
     def _embed(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return (B, D) float32 unit rows on the device, encoding `batch_size` at a time."""

@@ -94,17 +94,9 @@ VLMRM_INLINE Coordinates linear_coordinates(const Geom& geom, v3 p, v3 px, v3 py
 
 VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geom,
                              const ViewGeom& g, const Points& q, const Triangle& t, v3 local) {
-  // How the hit point moves when the pixel does: along the triangle's plane.
-  const v3 d = to_local(g, eye_direction(f, q.x, q.y));
   const v3 n = normalize(t.normal);
-  vf nd = dot(n, d);
-  nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
-  const v3 right = {splat(g.axis[0][0]), splat(g.axis[1][0]), splat(g.axis[2][0])};
-  const v3 up = {splat(g.axis[0][1]), splat(g.axis[1][1]), splat(g.axis[2][1])};
-  const vf scale = f.orthographic ? splat(1.0f) : q.t;
-  const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
-  const v3 px = right * kx - d * (kx * dot(n, right) / nd);
-  const v3 py = up * ky - d * (ky * dot(n, up) / nd);
+  const Steps step = flat_steps(f, g, q, n, dot(n, local - splat3(g.eye)));
+  const v3 px = step.x, py = step.y;
   const Texture& tex = scene.textures[geom.texture];
   const Mesh& mesh = *g.mesh;
   if (!tex.cube && !mesh.texcoords.empty()) {
