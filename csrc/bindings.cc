@@ -160,6 +160,8 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->global_ambient = number("global_ambient");
   scene->orthographic = integer("orthographic");
   scene->round = number("round");
+  scene->round_along = number("round_along");
+  scene->lathe = make_lathe(integer("slices"), integer("stacks"));
   scene->cull = integer("cull_face");
   scene->additive = integer("additive");
   scene->fog = integer("fog");

@@ -10,7 +10,9 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/lathe.h"
 #include "ray/raster.h"
+#include "ray/shade_lathe.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/still.h"
@@ -121,7 +123,7 @@ class Resolve {
     }
   }
 
-  // What one sample or pixel centre shows; prim only tells triangles of meshes apart.
+  // What one sample or pixel centre shows; prim tells triangles and facets apart.
   struct Surface {
     int32_t id, prim;
     float t;
@@ -133,6 +135,11 @@ class Resolve {
   Surface surface(const std::vector<int32_t>& ids, const std::vector<int32_t>& prims,
                   const std::vector<float>& depths, int at) const {
     return {ids[at], is_mesh(ids[at]) ? prims[at] : 0, depths[at]};
+  }
+
+  Surface sampled(const std::vector<int32_t>& ids, const std::vector<int32_t>& prims,
+                  const std::vector<float>& depths, int at) const {
+    return {ids[at], ids[at] < 0 ? 0 : prims[at], depths[at]};
   }
 
   // Stable counting sort of `keys` into `sorted`; bucket[k] becomes the start of key k.
@@ -180,7 +187,7 @@ class Resolve {
       const int count = std::min(kSlots, end - k);
       int slot[kSlots];
       float px[kLanes], py[kLanes], t[kLanes];
-      int32_t id[kLanes];
+      int32_t id[kLanes], prim[kLanes] = {0};
       for (int j = 0; j < kSlots; ++j) {
         slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
         std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
@@ -189,20 +196,31 @@ class Resolve {
       vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
       vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
       const Range range = {splat(scene_.znear), splat(scene_.zfar)};
-      Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
+      const bool facets = is_lathed(kType) && !g.hollow;
+      Hit h = facets ? hit_facets<kType>(g, x, y) : f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
                          : hit_eye<kType>(g, x, y, range);
       const vm hits = h.mask & (h.t > splat(scene_.znear));
       if (!any(hits)) continue;
+      if (facets) store(prim, h.prim);
       store(t, select(hits, h.t, splat(std::numeric_limits<float>::infinity())));
       store(id, h.face + splat(int32_t{view * 8}));
       for (int j = 0; j < count; ++j) {
-        keep(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j));
+        keep(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j), load_four(prim + 4 * j));
       }
     }
   }
 
+  template <int kType>
+  VLMRM_INLINE Hit hit_facets(const ViewGeom& g, vf x, vf y) const {
+    if constexpr (is_lathed(kType)) {
+      const Ray ray = f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y);
+      return Lathed<kType>(scene_, g).hit(ray);
+    }
+    return hit_eye<kType>(g, x, y, {x, x});
+  }
+
   // The four samples of a slot, at infinity where nothing was hit, against what it holds.
-  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id) {
+  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id, Four prim) {
     float* depth = &(g.mirrored ? f_.mirror_sample_depth : f_.sample_depth)[k];
     Four wins = t <= load_four(depth);
     if (g.mirrored) {
@@ -211,6 +229,7 @@ class Resolve {
     }
     put_four(depth, wins, t);
     put_four(&(g.mirrored ? f_.mirror_sample_id : f_.sample_id)[k], wins, id);
+    put_four(&(g.mirrored ? f_.mirror_sample_prim : f_.sample_prim)[k], wins, prim);
   }
 
   void add_fragment(int slot, const Surface& s, int weight) {
@@ -218,7 +237,7 @@ class Resolve {
     f_.fragment_slot[k] = slot;
     f_.fragment_id[k] = s.id;
     f_.fragment_depth[k] = s.t;
-    if (has_meshes_) f_.fragment_prim[k] = s.prim;
+    f_.fragment_prim[k] = s.prim;
     f_.fragment_x[k] = f_.left + f_.slot_x[slot] * f_.step_x;
     f_.fragment_y[k] = f_.top - f_.slot_y[slot] * f_.step_y;
     f_.fragment_weight[k] = weight;
@@ -233,7 +252,7 @@ class Resolve {
     const float x = f_.left + f_.slot_x[slot] * f_.step_x, y = f_.top - f_.slot_y[slot] * f_.step_y;
     const float* n = g.axis[2];
     const float t = g.eye[2] / (n[2] - x * n[0] - y * n[1]);
-    if (t > 0.5f * s.t && t < 2 * s.t) s.t = t;
+    if (t > 0.01f * s.t && t < 100 * s.t) s.t = t;
     return s;
   }
 
@@ -264,12 +283,12 @@ class Resolve {
       }
       Surface sample[4];
       for (int i = 0; i < 4; ++i) {
-        sample[i] = surface(f_.sample_id, f_.sample_prim, f_.sample_depth, 4 * s + i);
+        sample[i] = sampled(f_.sample_id, f_.sample_prim, f_.sample_depth, 4 * s + i);
       }
       add_samples(s, sample, center, true);
       if (!f_.mirror) continue;
       for (int i = 0; i < 4; ++i) {
-        sample[i] = surface(f_.mirror_sample_id, f_.mirror_sample_prim, f_.mirror_sample_depth,
+        sample[i] = sampled(f_.mirror_sample_id, f_.mirror_sample_prim, f_.mirror_sample_depth,
                             4 * s + i);
       }
       add_samples(s, sample, mirrored, false);
@@ -298,9 +317,18 @@ class Resolve {
     }
   }
 
+  // Samples show facets of round shapes, but pixels away from edges do not.
+  VLMRM_INLINE Color shade_fragments(int view, const Points& q) {
+    const vm facet = q.prim >= splat(kFacetBit);
+    if (f_.view[view].type == kMesh || !any(facet)) return shade_any(scene_, f_, view, q);
+    const Color c = shade_facets(scene_, f_, view, q);
+    if (bits(facet) == kAllBits) return c;
+    const Color round = shade_any(scene_, f_, view, q);
+    return {select(facet, c.r, round.r), select(facet, c.g, round.g), select(facet, c.b, round.b)};
+  }
+
   void shade_packet(int view, int begin, int count) {
     int32_t index[kLanes], face[kLanes], prim[kLanes], rgb[3][kLanes];
-    const bool mesh = view >= 0 && f_.view[view].type == kMesh;
     float x[kLanes], y[kLanes], t[kLanes];
     for (int i = 0; i < kLanes; ++i) {
       const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
@@ -309,10 +337,10 @@ class Resolve {
       y[i] = f_.fragment_y[k];
       t[i] = f_.fragment_depth[k];
       face[i] = f_.fragment_id[k] & 7;
-      prim[i] = mesh ? f_.fragment_prim[k] : 0;
+      prim[i] = f_.fragment_prim[k];
     }
     const Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
-    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_fragments(view, q);
     store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
     for (int i = 0; i < count; ++i) {
       const int weight = f_.fragment_weight[index[i]];

@@ -309,6 +309,8 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   sample_depth.resize(4 * kMaxSlots + 8);
   mirror_sample_depth.resize(4 * kMaxSlots + 8);
   sample_id.resize(4 * kMaxSlots + 8);
+  sample_prim.resize(sample_id.size());
+  mirror_sample_prim.resize(sample_id.size());
   mirror_sample_id.resize(4 * kMaxSlots + 8);
   accumulator.resize(4 * kMaxSlots);
   pair_view.resize(kMaxPairs);
@@ -319,6 +321,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   fragment_depth.resize(kMaxFragments);
   fragment_id.resize(kMaxFragments);
   fragment_slot.resize(kMaxFragments);
+  fragment_prim.resize(kMaxFragments);
   fragment_weight.resize(kMaxFragments);
   fragment_sorted.resize(kMaxFragments + 8);
   fit(scene);
@@ -336,13 +339,10 @@ void Frame::fit(const Scene& scene) {
     samples.depth.resize(4 * depth.size());
     samples.id.resize(samples.depth.size());
     samples.prim.resize(samples.depth.size());
-    sample_prim.resize(sample_id.size());
-    fragment_prim.resize(fragment_id.size());
   }
   if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
     mirror_prim.resize(id.size());
     mirror_samples = samples;
-    mirror_sample_prim.resize(sample_id.size());
   }
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {

@@ -25,6 +25,14 @@ VLMRM_INLINE v3 gather3(const Mesh& mesh, int row, vi index) {
           gather(base + 2 * static_cast<size_t>(mesh.vertex_pitch), index)};
 }
 
+// What follows from a corner and two edges.
+VLMRM_INLINE void set_plane(Triangle* t) {
+  t->normal = cross(t->e1, t->e2);
+  const vf area = splat(1.0f) / max(dot(t->normal, t->normal), splat(1e-38f));
+  t->grad1 = cross(t->e2, t->normal) * area;
+  t->grad2 = cross(t->normal, t->e1) * area;
+}
+
 VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   Triangle t;
   for (int k = 0; k < 3; ++k) {
@@ -33,10 +41,7 @@ VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   t.corner = gather3(mesh, 0, t.vertex[0]);
   t.e1 = gather3(mesh, 0, t.vertex[1]) - t.corner;
   t.e2 = gather3(mesh, 0, t.vertex[2]) - t.corner;
-  t.normal = cross(t.e1, t.e2);
-  const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
-  t.grad1 = cross(t.e2, t.normal) * area;
-  t.grad2 = cross(t.normal, t.e1) * area;
+  set_plane(&t);
   return t;
 }
 
@@ -44,11 +49,11 @@ VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
 // triangle only covers samples beside it. `near` is the depth of such a sample.
 VLMRM_INLINE vf plane_depth(const Triangle& t, v3 o, v3 d, vf near) {
   const vf depth = -dot(o - t.corner, t.normal) / dot(d, t.normal);
-  const vm usable = (depth > near * splat(0.5f)) & (depth < near * splat(2.0f));
+  const vm usable = (depth > near * splat(0.01f)) & (depth < near * splat(100.0f));
   return select(usable, depth, near);
 }
 
-VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-1.0f)), splat(2.0f)); }
+VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-100.0f)), splat(100.0f)); }
 
 VLMRM_INLINE void set_weights(v3 local, Triangle* t) {
   const v3 from = local - t->corner;
@@ -136,21 +141,12 @@ VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
   return clamp01(c[0]) * t.w0 + clamp01(c[1]) * t.w1 + clamp01(c[2]) * t.w2;
 }
 
-// The same passes as `shade`.
-VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Points q) {
+// The same passes as `shade`, of points p with texture colours.
+VLMRM_INLINE Color blend_passes(const Scene& scene, const Frame& f, int view, const Points& q,
+                                const Triangle& t, const LitCorners& lit, v3 tex, v3 p) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
   const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
-  Triangle t = triangle_at(*g.mesh, q.prim);
-  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
-  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
-  const v3 p = eye_point(f, q.x, q.y, q.t);
-  const v3 local = to_local(g, p) + splat3(g.eye);
-  set_weights(local, &t);
-  const LitCorners lit = lit_corners(g, t);
-  v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
-  if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
-
   const float base = (geom.emission + scene.global_ambient) * dim;
   const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
   v3 sum[3] = {glow, glow, glow};
@@ -174,10 +170,25 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
     const v3 c = blend_corners(t, corners);
     const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
+    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo, g.type != kMesh);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+}
+
+VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Points q) {
+  const ViewGeom& g = f.view[view];
+  const Geom& geom = scene.geoms[g.geom];
+  Triangle t = triangle_at(*g.mesh, q.prim);
+  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
+  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
+  const v3 p = eye_point(f, q.x, q.y, q.t);
+  const v3 local = to_local(g, p) + splat3(g.eye);
+  set_weights(local, &t);
+  const LitCorners lit = lit_corners(g, t);
+  v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
+  if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
+  return blend_passes(scene, f, view, q, t, lit, tex, p);
 }
 
 // One copy of the general case, for callers that are not the innermost loop.

@@ -15,7 +15,7 @@ constexpr float kNowhere = 1e30f;
 
 template <int kType>
 VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v3 o, v3 d, vf limit,
-                       vf offset) {
+                       vf offset, bool facets) {
   if (kType == kMesh) {
     return any_triangle(*g.mesh, o, d, limit,
                         {to_local(g, splat3(l.side)), to_local(g, splat3(l.up)), offset});
@@ -25,6 +25,12 @@ VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v
   if (kType == kPlane) {
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
+  }
+  // The plane of a facet may lead into a shape, whose wall is then before the light.
+  if (facets) {
+    const Hit out = hit_local<kType, true>(o, d, g.size);
+    const vf margin = (offset + splat(0.05f * g.size[0])) * rsqrt(max(dot(d, d), splat(1e-20f)));
+    return shadow | (out.mask & (out.t > margin) & (out.t < limit));
   }
   // The far wall casts too where the near plane of the map cuts the geom open, and on what is
   // seen inside of glass.
@@ -42,10 +48,11 @@ struct CasterTest {
   const ViewLight& l;
   v3 o, d;
   vf limit, offset;
+  bool facets;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, l, o, d, limit, offset);
+    shadow = blocks<kType>(c, g, l, o, d, limit, offset, facets);
   }
 };
 
@@ -105,11 +112,11 @@ struct LightPlace {
 
 __attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
                                                  int self, v3 p, v3 n, vm todo,
-                                                 const LightPlace& at);
+                                                 const LightPlace& at, bool facets);
 
 // Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
-                          vm todo) {
+                          vm todo, bool facets = false) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   auto along = [&](const float* axis) __attribute__((always_inline)) {
@@ -129,11 +136,11 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
     todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
   }
   // Few packets have more to do, and what they do would take registers from all.
-  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at) : vm{};
+  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at, facets) : vm{};
 }
 
 vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
-                const LightPlace& at) {
+                const LightPlace& at, bool facets) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
@@ -146,7 +153,7 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
-  const bool mesh = f.view[self].type == kMesh;
+  const bool mesh = facets || f.view[self].type == kMesh;
   int first = -kLanes, list = 0;
   for (;;) {
     while (!list && (first += kLanes) < f.num_casters[index]) {
@@ -176,7 +183,7 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
                      : v3{-from.x, -from.y, -from.z};
     }
     CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), offset, {}};
+                    select(near, limit, splat(-1.0f)), offset, facets, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }

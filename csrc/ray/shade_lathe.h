@@ -1,0 +1,91 @@
+// Fixed-function shading of the facets of round shapes, at the centres of pixels they may not cover.
+#ifndef VLMRM_RAY_SHADE_LATHE_H_
+#define VLMRM_RAY_SHADE_LATHE_H_
+
+#include "ray/lathe.h"
+#include "ray/shade_mesh.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+// The corners of facets, in the geom's frame, with their normals in the camera's.
+struct FacetCorners {
+  v3 p[3], n[3];
+};
+
+VLMRM_INLINE FacetCorners facet_corners(const Scene& scene, const ViewGeom& g, vi name) {
+  const Lathe& l = scene.lathe;
+  const UnitScale scale = unit_scale(scene, g);
+  const vi row = (name >> kRowShift) & splat(kRowMask), slice = (name >> kSliceShift) & splat(kSliceMask);
+  const vm second = (name & splat(int32_t{1})) != vi{};
+  const vm side = row == splat(l.side);
+  const vf c0 = gather(l.corner_cosine.data(), slice), s0 = gather(l.corner_sine.data(), slice);
+  const vf c1 = gather(l.corner_cosine.data() + 1, slice), s1 = gather(l.corner_sine.data() + 1, slice);
+  const vf low = gather(l.low_cosine.data(), row), high = gather(l.high_cosine.data(), row);
+  const vf low_z = gather(l.low_sine.data(), row), high_z = gather(l.high_sine.data(), row);
+  // Of the ends of the diagonal, and of the third corner.
+  v3 n[3] = {{c1 * low, s1 * low, low_z}, {c0 * high, s0 * high, high_z},
+             select(second, v3{c1 * high, s1 * high, high_z}, v3{c0 * low, s0 * low, low_z})};
+  v3 p[3] = {n[0], n[1], n[2]};
+  if (g.type == kCapsule || g.type == kCylinder) {
+    const vf stack = to_float((name >> kStackShift) & splat(kStackMask)) * splat(2.0f / l.stacks) - splat(1.0f);
+    const vf half = splat(scale.half), bottom = stack * half;
+    const vf top = fma(splat(2.0f / l.stacks), half, bottom);
+    const vf shift = select(row > splat(l.side), half, -half);
+    p[0].z = select(side, bottom, low_z + shift);
+    p[1].z = select(side, top, high_z + shift);
+    p[2].z = select(second, p[1].z, p[0].z);
+  }
+  FacetCorners c;
+  for (int k = 0; k < 3; ++k) {
+    c.p[k] = scale.from_unit(p[k]);
+    if (g.type == kEllipsoid) {
+      n[k] = normalize({n[k].x * splat(scale.x), n[k].y * splat(scale.y), n[k].z * splat(scale.z)});
+    }
+    c.n[k] = to_camera(g, n[k]);
+  }
+  return c;
+}
+
+VLMRM_INLINE v3 facet_texture(const Scene& scene, const Frame& f, const Geom& geom,
+                              const ViewGeom& g, const Points& q, const Triangle& t, v3 local) {
+  const v3 n = normalize(t.normal);
+  const Steps step = flat_steps(f, g, q, n, dot(n, local - splat3(g.eye)));
+  const Texture& tex = scene.textures[geom.texture];
+  if (!tex.cube) {
+    return sample(tex, surface_coordinates(geom, g, local, step.x, step.y, q.face), &g.level_guess);
+  }
+  return sample(tex, cube_coordinates(cube_vector(geom, g, local, false, local.z),
+                                      cube_vector(geom, g, step.x, true, local.z),
+                                      cube_vector(geom, g, step.y, true, local.z)), &g.level_guess);
+}
+
+// The same passes as `shade`.
+__attribute__((noinline)) static Color shade_facets(const Scene& scene, const Frame& f, int view,
+                                                    Points q) {
+  const ViewGeom& g = f.view[view];
+  const Geom& geom = scene.geoms[g.geom];
+  const FacetCorners corners = facet_corners(scene, g, q.prim);
+  Triangle t;
+  t.corner = corners.p[0], t.e1 = corners.p[1] - corners.p[0], t.e2 = corners.p[2] - corners.p[0];
+  set_plane(&t);
+  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
+  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
+  const v3 p = eye_point(f, q.x, q.y, q.t);
+  const v3 local = to_local(g, p) + splat3(g.eye);
+  set_weights(local, &t);
+  LitCorners lit;
+  for (int k = 0; k < 3; ++k) {
+    lit.p[k] = to_camera(g, corners.p[k]) + splat3(g.center);
+    lit.n[k] = corners.n[k];
+    lit.to_eye[k] = normalize(lit.p[k] * splat(-1.0f));
+  }
+  v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
+  if (geom.texture >= 0) tex = facet_texture(scene, f, geom, g, q, t, local);
+  return blend_passes(scene, f, view, q, t, lit, tex, p);
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_SHADE_LATHE_H_
