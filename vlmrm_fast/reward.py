@@ -36,7 +36,8 @@ class VLMReward:
         baseline: prompts of the scene without the goal; needed where alpha is above 0.
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16" or "bf16".
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16", "bf16", "int8" or "fp8";
+            what a device lacks is refused. `vlmrm-fast fidelity` shows what each changes.
         compat: reproduce the numbers of the paper's authors: their resize, their mean and
             standard deviation for every model, averaged prompts not renormalised.
         batch_size: most frames encoded at once; None picks it by device.
@@ -63,7 +64,7 @@ class VLMReward:
     ) -> None:
         self._check_task(goal, baseline, alpha)
         chosen = _choose_device(device)
-        precision = _choose_precision(precision, chosen)
+        precision = choose_precision(precision, chosen)
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ArgumentError(f"batch_size must be a positive integer, got {batch_size!r}.")
 
@@ -301,22 +302,3 @@ def _choose_device(device: str) -> torch.device:
             f'got {device!r}. Use "auto" or "cpu".'
         )
     return chosen
-
-
-def _choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that `precision` means on `device`.
-
-    Raises:
-        ArgumentError: it is unknown, or 16 bits on a CPU.
-    """
-    if precision not in clip.PRECISIONS:
-        choices = ", ".join(clip.PRECISIONS)
-        raise ArgumentError(f"precision must be one of {choices}, got {precision!r}.")
-    if precision == "auto":
-        return "fp32" if device.type == "cpu" else "fp16"
-    if precision != "fp32" and device.type == "cpu":
-        raise ArgumentError(
-            f'precision must be "fp32" on a CPU, got {precision!r}. 16-bit towers run at a '
-            "fraction of the speed there."
-        )
-    return precision
