@@ -17,18 +17,18 @@ from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing,
 
 CPU = torch.device("cpu")
 CONFIGS = Path(open_clip.__file__).parent / "model_configs"
-# Every kind of vision transformer among open_clip's own: widths of heads from 64 to 112, both
-# activations, LayerScale, mean pooling without the first normalisation. Two or three layers
-# stand for all: the first, one between, and the last, which differs.
+# Every kind of vision transformer among open_clip's own: widths of heads from 64 to 104, both
+# activations, LayerScale, mean pooling without the first normalisation. Two layers
+# stand for all: the last differs from the others.
 ARCHITECTURES = (
     "ViT-S-16-alt", "ViT-S-32", "ViT-M-16-alt", "ViT-M-32", "ViT-B-16", "ViT-B-32",
     "ViT-B-32-quickgelu", "ViT-B-16-plus-240", "ViT-B-32-256", "ViT-L-14", "ViT-L-14-CLIPA",
-    "ViT-L-16-320", "ViT-H-14", "ViT-H-14-quickgelu", "ViT-H-14-CLIPA", "ViT-g-14", "ViT-bigG-14",
-    "ViT-bigG-14-CLIPA", "ViT-e-14", "xlm-roberta-base-ViT-B-32",
+    "ViT-L-16-320", "ViT-H-14-quickgelu", "ViT-H-14-CLIPA", "ViT-g-14", "ViT-bigG-14",
+    "xlm-roberta-base-ViT-B-32",
 )  # fmt: skip
 
 
-def vision_tower(name: str, num_layers: int = 2, size: int | None = None, **changes: Any) -> Any:
+def vision_tower(name: str, num_layers: int = 3, size: int | None = None, **changes: Any) -> Any:
     """An open_clip tower with random weights, fewer layers and perhaps a smaller image."""
     config = json.loads((CONFIGS / f"{name}.json").read_text())
     vision = {**config["vision_cfg"], "layers": num_layers, **changes}
@@ -65,15 +65,15 @@ def error(z: torch.Tensor, right: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_lean_tower_equals_open_clips_forward(name: str) -> None:
     patch = json.loads((CONFIGS / f"{name}.json").read_text())["vision_cfg"]["patch_size"]
-    tower = vision_tower(name, 2 if name in {"ViT-bigG-14", "ViT-e-14"} else 3, size=4 * patch)
-    how, images = preprocessing(4 * patch), frames(3, 4 * patch)
+    tower = vision_tower(name, 2, size=3 * patch)
+    how, images = preprocessing(3 * patch), frames(3, 3 * patch)
     right = expected(tower, images, how)
     lean = towers.build_tower(tower, CPU, "fp32")
     assert lean.engine == "lean"
     assert error(lean.encode(images, how), right) <= 2e-6
 
 
-@pytest.mark.parametrize(("name", "size"), [("ViT-S-32", None), ("ViT-bigG-14", 224)])
+@pytest.mark.parametrize(("name", "size"), [("ViT-S-32", None), ("ViT-L-14", 224)])
 def test_a_lean_tower_equals_open_clip_at_the_real_size(name: str, size: int | None) -> None:
     tower = vision_tower(name, 2, size)
     how, images = preprocessing(224), frames(2, 224)
@@ -93,15 +93,13 @@ CHANGES: list[dict[str, Any]] = [
     {"act_kwargs": {"approximate": "tanh"}},
     {"norm_kwargs": {"eps": 1e-3}},
     {"mlp_ratio": 2.5},
-    {"layers": 1},
+    {"num_layers": 1},
 ]
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_variants_of_the_vision_transformer_are_lean_too(changes: dict[str, Any]) -> None:
-    tower = vision_tower("ViT-S-16", **{"num_layers": changes.get("layers", 3)}, size=70, **{
-        key: value for key, value in changes.items() if key != "layers"
-    })  # fmt: skip
+    tower = vision_tower("ViT-S-16", size=70, **changes)
     how, images = preprocessing(70), frames(5, 70)  # 70 = 4 patches of 16 and a rest
     right = expected(tower, images, how)
     lean = towers.build_tower(tower, CPU, "fp32")

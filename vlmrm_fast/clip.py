@@ -16,10 +16,9 @@ import torch
 
 from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError, unknown_name
 from vlmrm_fast.hub import clear_errors, file_sha256
-from vlmrm_fast.kernels.ops import preprocess
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.prompts import PromptTokenizer
-from vlmrm_fast.towers import ImageTower, lean_tower
+from vlmrm_fast.towers import build_tower
 
 BUILTIN_FOLDER = Path(__file__).parent / "assets" / "builtin"
 CONFIG_FILE = "open_clip_config.json"

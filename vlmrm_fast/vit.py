@@ -60,13 +60,11 @@ class LeanViT:
         dtype: of activations and of the layers that are not quantised.
         make_linear: makes the matrix products of the blocks.
 
-    Raises:
-        ValueError: never for towers that `is_lean_vit` accepts.
-
     Source: open_clip, transformer.py, VisionTransformer (the same function).
     """
 
     engine = "lean"
+    precision = "fp32"
 
     def __init__(
         self, tower: Any, device: torch.device, dtype: torch.dtype, make_linear: LinearMaker
@@ -99,8 +97,8 @@ class LeanViT:
 
     def _make(self, weight: Any, bias: Any, activation: str = "none") -> Linear:
         """Return a product of a block, as the precision demands it."""
-        placed = (part.detach().to(self.device, self.dtype) for part in (weight, bias))
-        return self.make_linear(*placed, activation)
+        weight, bias = (part.detach().to(self.device, self.dtype) for part in (weight, bias))
+        return self.make_linear(weight, bias, activation)
 
     def _block(self, block: Any) -> Block:
         """Fold and cast one block."""
@@ -118,8 +116,15 @@ class LeanViT:
     def _single_query(self, block: Any) -> SingleQuery:
         """Return the last block's attention for the class token alone."""
         attention = block.attn
-        parts = zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
-        return SingleQuery(*parts, _scaled(attention.out_proj, block.ls_1), self.heads)
+        kernels, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        query, key, value = zip(kernels, biases, strict=True)
+        out = _scaled(attention.out_proj, block.ls_1)
+        # Copies, so that the tower can be freed.
+        parts = [
+            (weight.detach().clone().to(self.device), bias.detach().clone().to(self.device))
+            for weight, bias in (query, key, value, out)
+        ]
+        return SingleQuery(parts[0], parts[1], parts[2], parts[3], self.heads)
 
     def stem(self, how: Preprocessing) -> Stem:
         """Return the first layer with the mean and standard deviation of `how` folded in."""
