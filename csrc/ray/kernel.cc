@@ -171,15 +171,6 @@ VLMRM_INLINE int creases_of(const float* depths, const Frame& f, int row, int co
   return bits(bend > c * splat(kCrease * f.step_y));
 }
 
-// Bit i is set where lane i is of a mesh.
-VLMRM_INLINE int meshes_of(const Frame& f, const int32_t* ids, int count) {
-  int mask = 0;
-  for (int i = 0; i < count; ++i) {
-    if (ids[i] >= 0 && f.view[ids[i] >> 3].type == kMesh) mask |= 1 << i;
-  }
-  return mask;
-}
-
 // From this many pixels on, shading a packet is faster than queueing its pixels one by one.
 constexpr int kFew = kLanes / 8 + 1;
 
@@ -234,10 +225,7 @@ class Painter {
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
-    for (; slots; slots &= slots - 1) {
-      const int i = __builtin_ctz(slots);
-      resolve_.add_slot(row, col + i, !(edges >> i & 1));
-    }
+    if (slots) resolve_.add_slots(row, col, slots, slots & ~edges);
   }
 
   // Writes the `todo` lanes of a packet of `count` pixels.
