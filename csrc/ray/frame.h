@@ -55,11 +55,14 @@ constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
 
 struct Background;  // cache.h
 
-// What is seen at some places; `prim` is empty without meshes, and 0 where another geom is seen.
+// What is seen at some places; `prim` is empty without meshes.
 struct SurfaceTable {
   std::vector<float> depth;
   std::vector<int32_t> id, prim;
 };
+// What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4), where
+// depth is zfar if there are none.
+using MeshSamples = SurfaceTable;
 
 // Surfaces to be shaded at the centre of a slot's pixel, and how many of its four samples show them.
 struct FragmentTable {
@@ -84,6 +87,8 @@ struct Frame {
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id;
   std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
+  MeshSamples samples, mirror_samples;     // likewise
+  std::vector<float> screen;   // places of one mesh's vertices in the picture
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;

@@ -9,6 +9,7 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/raster.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/slots.h"
@@ -16,10 +17,6 @@
 
 namespace vlmrm {
 namespace VLMRM_ISA {
-
-// OpenGL's standard 4x pattern, in pixels from the centre, y down.
-constexpr float kSampleX[4] = {-0.125f, 0.375f, -0.375f, 0.125f};
-constexpr float kSampleY[4] = {0.375f, 0.125f, -0.125f, -0.375f};
 
 // Added to the weight of a fragment whose surface does not show at its pixel's centre.
 constexpr int kBeside = 8;
@@ -49,7 +46,7 @@ class Resolve {
  private:
   static constexpr int kSlots = kLanes / 4;  // a slot's four samples take four lanes
 
-  // Puts the sub-samples in their places, before the sky.
+  // Puts the sub-samples in their places, before the sky and what triangles cover them.
   void place_samples() {
     const vf dx = repeat4(kSampleX), dy = repeat4(kSampleY);
     const vf left = splat(f_.left), top = splat(f_.top);
@@ -59,9 +56,9 @@ class Resolve {
       const vf row = to_float(each_four_times(f_.slot_y.data() + k / 4));
       store(f_.sample_x.data() + k, left + (col + dx) * step_x);
       store(f_.sample_y.data() + k, top - (row + dy) * step_y);
-      const vf limit = limit_depth(scene_, f_, left + col * step_x, top - row * step_y);
-      clear(&f_.sample, k, limit);
+      clear(&f_.sample, k, limit_depth(scene_, f_, left + col * step_x, top - row * step_y));
       if (f_.mirror) clear(&f_.mirror_sample, k, splat(scene_.zfar));
+      if (has_meshes_) take_triangles(f_.samples, k, all_lanes(), vf{}, &f_.sample);
     }
   }
 
@@ -69,6 +66,30 @@ class Resolve {
     store(samples->depth.data() + k, depth);
     store(samples->id.data() + k, splat(int32_t{-1}));
     if (has_meshes_) store(samples->prim.data() + k, vi{});
+  }
+
+  // Gives a packet of samples the triangles that cover them, where allowed and behind `front`.
+  void take_triangles(const MeshSamples& from, int k, vm allowed, vf front, SurfaceTable* to) {
+    int32_t pixel[kSlots];
+    for (int j = 0; j < kSlots; ++j) pixel[j] = f_.slot_y[k / 4 + j] * f_.pitch + f_.slot_x[k / 4 + j];
+    const vf t = load_fours(from.depth.data(), pixel), old = load(to->depth.data() + k);
+    const vm wins = allowed & (t < old) & (t > front);
+    if (!any(wins)) return;
+    auto keep = [&](auto* table, const auto* source) __attribute__((always_inline)) {
+      store(table + k, select(wins, load_fours(source, pixel), load(table + k)));
+    };
+    keep(to->depth.data(), from.depth.data());
+    keep(to->id.data(), from.id.data());
+    keep(to->prim.data(), from.prim.data());
+  }
+
+  // The same in the mirror, once it is known which samples show that.
+  void take_mirrored_triangles() {
+    for (int k = 0; k < 4 * f_.num_slots; k += kLanes) {
+      const vm over = (load(f_.sample.id.data() + k) >> 3) == splat(f_.reflective);
+      take_triangles(f_.mirror_samples, k, over, load(f_.sample.depth.data() + k),
+                     &f_.mirror_sample);
+    }
   }
 
   // Fills `bucket`: the k-th starts at bucket[k], once `place` has been called for all of `keys`.
@@ -102,8 +123,9 @@ class Resolve {
     sort_by(f_.pair_view.data(), f_.num_pairs, num_views_,
             [=](int from, int to) { sorted[to] = slot[from]; });
     for (int v = 0; v < num_views_; ++v) {
+      if (2 * v == num_views_ && f_.mirror && has_meshes_) take_mirrored_triangles();
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
-      if (begin == end) continue;
+      if (begin == end || f_.view[v].type == kMesh) continue;
       with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
     }
   }
@@ -116,16 +138,13 @@ class Resolve {
     for (int j = 0; j < kSlots; ++j) slot[j] = f_.pair_sorted[begin + std::min(j, count - 1)];
     const vf x = load_fours(f_.sample_x.data(), slot), y = load_fours(f_.sample_y.data(), slot);
     const vf old = load_fours(to->depth.data(), slot);
-    Range range = {splat(scene_.znear), kType == kMesh && !g.mirrored ? old : splat(scene_.zfar)};
-    vf front = vf{};
-    if (g.mirrored) front = load_fours(f_.sample.depth.data(), slot);
-    if (kType == kMesh && g.mirrored) range = {max(range.from, front), old};
+    const Range range = {splat(scene_.znear), old};
     const Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
                              : hit_eye<kType>(g, x, y, range);
     vm wins = h.mask & (h.t > splat(scene_.znear)) & (h.t <= old);
     if (g.mirrored) {
       const vi under = load_fours(f_.sample.id.data(), slot) >> 3;
-      wins &= (under == splat(f_.reflective)) & (h.t > front);
+      wins &= (under == splat(f_.reflective)) & (h.t > load_fours(f_.sample.depth.data(), slot));
     }
     if (!any(wins)) return;
     auto keep = [&](auto* table, auto a) __attribute__((always_inline)) {
@@ -133,7 +152,7 @@ class Resolve {
     };
     keep(to->depth.data(), h.t);
     keep(to->id.data(), h.face + splat(int32_t{view * 8}));
-    if (has_meshes_) keep(to->prim.data(), kType == kMesh ? h.prim : vi{});
+    if (has_meshes_) keep(to->prim.data(), vi{});
   }
 
   // One fragment per distinct surface among the samples of a slot.

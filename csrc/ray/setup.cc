@@ -331,6 +331,8 @@ void Frame::fit(const Scene& scene) {
   const bool meshes = scene.changing || !scene.assets->meshes.empty();
   if (meshes && prim.empty()) {
     prim.resize(id.size());
+    resize(&samples, 4 * depth.size());
+    samples.prim.resize(samples.id.size());
     for (auto* table : {&center, &mirror_center, &sample, &mirror_sample}) {
       table->prim.resize(table->id.size());
     }
@@ -338,6 +340,7 @@ void Frame::fit(const Scene& scene) {
   }
   if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
     mirror_prim.resize(id.size());
+    mirror_samples = samples;
   }
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {
