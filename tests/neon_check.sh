@@ -7,7 +7,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 flags="-std=c++17 -O1 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wno-psabi -Icsrc -pthread"
 parts="tests/kernels_smoke.cc csrc/ray/dispatch.cc csrc/ray/kernel.cc"
-for part in bounds cache facets mesh setup texture; do
+for part in bounds cache mesh setup texture; do
   [ -f "csrc/ray/$part.cc" ] && parts="$parts csrc/ray/$part.cc"
 done
 c++ $flags $parts -o "$out/plain"

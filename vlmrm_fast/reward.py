@@ -13,7 +13,9 @@ import torch
 from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.kernels import ops, reference
+from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
 from vlmrm_fast.prompts import check_alpha, check_prompts
+from vlmrm_fast.scorer import Scorer
 
 Prompts = str | Sequence[str]
 
@@ -147,7 +149,64 @@ class VLMReward:
         Raises:
             ArgumentError: `frames` has another dtype or shape.
         """
-        return self._score(self._embed(frames))
+        return self._rewards(frames)[:, 0].cpu().numpy()
+
+    def scorer(
+        self,
+        num_slots: int = 3,
+        *,
+        devices: Sequence[str] | None = None,
+        background: bool = True,
+    ) -> Scorer:
+        """Return a pipeline that scores frames while the next ones are made.
+
+        Its rewards are the bits of `score` on a CPU, and within rounding on a GPU, where batches
+        are put together in another way.
+
+        Args:
+            num_slots: submissions whose frames can wait at once, at least 3.
+            devices: one replica of the model for each, rows of a submission split among them;
+                None: this reward's device, which for "cuda" without a number is every GPU.
+            background: on a CPU, whether a thread scores while the caller goes on.
+
+        Returns:
+            The scorer; close it when done.
+
+        Raises:
+            ArgumentError: `num_slots` or a device cannot be used, or there is none.
+        """
+        if devices is not None and (isinstance(devices, str) or not devices):
+            raise ArgumentError(f"devices must be a list of at least one name, got {devices!r}.")
+        own = _numbered(self.device)
+        wanted = [own] if devices is None else [_numbered(_choose_device(d)) for d in devices]
+        if devices is None and self.device.type == "cuda" and self.device.index is None:
+            wanted = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        if any(device.type != own.type for device in wanted):
+            got = ", ".join(map(str, wanted))
+            raise ArgumentError(f"devices must be of the reward's kind, {own.type}, got {got}.")
+        # This model serves its own device, once; every other lane has one to itself.
+        first = wanted.index(own) if own in wanted else -1
+        replicas = [self if i == first else self._replica(d) for i, d in enumerate(wanted)]
+        return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
+
+    def _replica(self, device: torch.device) -> VLMReward:
+        """Return this reward with a model of its own on `device`."""
+        other = copy.copy(self)
+        other._model = clip.load_model(self._model.source, device, self._model.precision)
+        other._tasks = self._tasks.to(device)
+        return other
+
+    def _lane(self, num_slots: int, background: bool) -> Lane:
+        """Return what scores frames on this reward's device."""
+        if self.device.type == "cpu":
+            return CpuLane(self._rewards, background=background)
+        how, device = self._how(), _numbered(self.device)
+        model, tasks = self._model, self._tasks
+
+        def encode(frames: torch.Tensor) -> torch.Tensor:
+            return reference.score(model.embed_images(frames, how), tasks)
+
+        return CudaLane(encode, device, self.batch_size, num_slots)
 
     def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return the embeddings of frames, for `score_embeddings`.
@@ -209,6 +268,11 @@ class VLMReward:
         }
 
     @torch.inference_mode()
+    def _rewards(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return (B, P) float32 rewards of frames, on the device."""
+        return reference.score(self._embed(frames), self._tasks)
+
+    @torch.inference_mode()
     def _score(self, z: torch.Tensor) -> np.ndarray:
         """Return (B,) float32 rewards of (B, D) embeddings on the device."""
         return ops.score(z, self._tasks)[:, 0].cpu().numpy()
@@ -233,11 +297,14 @@ class VLMReward:
         torch.cuda.empty_cache()
         return self._embed(frames)
 
+    def _how(self) -> reference.Preprocessing:
+        """Return how frames become pixels."""
+        how = self._model.preprocessing
+        return how.original() if self.compat else how
+
     def _embed_chunks(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Encode checked frames, at least one, chunk by chunk."""
-        how = self._model.preprocessing
-        if self.compat:
-            how = how.original()
+        how = self._how()
         rows = []
         for start in range(0, len(frames), self.batch_size):
             chunk = frames[start : start + self.batch_size]
@@ -301,6 +368,13 @@ def _choose_device(device: str) -> torch.device:
             f'got {device!r}. Use "auto" or "cpu".'
         )
     return chosen
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """Return a CUDA device with its number: the current one's where it has none."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def _choose_precision(precision: str, device: torch.device) -> str:

@@ -82,6 +82,8 @@ void allocate(const Scene& scene, const Frame& frame, Background* b) {
   b->mirror_id.resize(frame.mirror_id.size());
   b->prim.resize(frame.prim.size());
   b->mirror_prim.resize(frame.mirror_prim.size());
+  b->samples = frame.samples;
+  b->mirror_samples = frame.mirror_samples;
   b->rgb.resize(static_cast<size_t>(3) * frame.height * frame.width);
   // Rows of the tables are read a vector at a time.
   b->stride = (frame.pitch / kMinLanes + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
@@ -112,7 +114,9 @@ BackgroundCache::BackgroundCache(const Scene& scene, const Frame& frame, DrawFun
   }
   for (const Geom& geom : scene.geoms) key_size_ += geom.still ? 12 : 0;
   const size_t pixels = static_cast<size_t>(frame.pitch) * frame.height;
-  const size_t bytes = pixels * ((scene.reflective >= 0 ? 24 : 12) + 3 + 4 * shadows);
+  const size_t views = scene.reflective >= 0 ? 2 : 1;
+  const size_t each = 12 + (frame.samples.id.empty() ? 0 : 48);
+  const size_t bytes = pixels * (views * each + 3 + 4 * shadows);
   capacity_ = std::min(kMaxBackgrounds, kMaxBytes / std::max(bytes, size_t{1}));
   last_key_.resize(key_size_);
 }

@@ -31,6 +31,7 @@ struct Background {
   std::vector<double> key;
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id, prim, mirror_prim;
+  MeshSamples samples, mirror_samples;
   std::vector<uint8_t> rgb;
   std::vector<LightBounds> lights;
   int stride = 0;  // packets from one row of LightBounds to the next

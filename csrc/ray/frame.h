@@ -53,6 +53,12 @@ constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumula
 constexpr int kMaxFragments = kMaxSlots * 8;
 constexpr int kMaxPairs = kMaxSlots * 18;
 
+// What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4).
+struct MeshSamples {
+  std::vector<float> depth;  // zfar where there are none
+  std::vector<int32_t> id, prim;
+};
+
 struct Background;  // cache.h
 
 struct Frame {
@@ -71,6 +77,8 @@ struct Frame {
   std::vector<float> depth, mirror_depth;
   std::vector<int32_t> id, mirror_id;
   std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
+  MeshSamples samples, mirror_samples;     // likewise
+  std::vector<float> screen;   // places of one mesh's vertices in the picture
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;

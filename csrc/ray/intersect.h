@@ -140,9 +140,7 @@ __attribute__((noinline)) static Hit hit_mesh(const ViewGeom& g, const Ray& r, R
   const Mesh& mesh = *g.mesh;
   const MeshHit h = g.hollow ? nearest_triangle<true>(mesh, r.o, r.d, range.from, range.to)
                              : nearest_triangle<false>(mesh, r.o, r.d, range.from, range.to);
-  vi face = vi{};
-  if (any(h.mask)) face = gather(mesh.face.data(), h.prim);
-  return {h.t, face, h.mask, h.prim};
+  return {h.t, vi{}, h.mask, h.prim};
 }
 
 template <int kType>

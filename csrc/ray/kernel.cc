@@ -4,6 +4,7 @@
 
 #include "ray/draw.h"
 #include "ray/intersect.h"
+#include "ray/raster.h"
 #include "ray/resolve.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
@@ -42,11 +43,7 @@ struct Rasterize {
         }
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
         const vf old = load(depth + at);
-        Range range = {splat(znear), old};
-        if (kType == kMesh && mirrored) {
-          range.from = max(range.from, load(f->depth.data() + at));
-          range.to = select(allowed, old, splat(-1.0f));
-        }
+        const Range range = {splat(znear), old};
         Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y, range)
                          : hit_eye<kType>(g, x, y, range);
         const vi old_id = load(id + at);
@@ -55,10 +52,6 @@ struct Rasterize {
         if (!any(win)) continue;
         store(depth + at, select(win, h.t, old));
         store(id + at, select(win, base + h.face, old_id));
-        if (kType == kMesh) {
-          int32_t* prim = (mirrored ? f->mirror_prim.data() : f->prim.data()) + at;
-          store(prim, select(win, h.prim, load(prim)));
-        }
         if (f->background) touched(row, col, at, win);
       }
     }
@@ -77,6 +70,7 @@ struct Rasterize {
 
 void rasterize_geom(const Scene& scene, Frame* f, int view, int over) {
   const ViewGeom& g = f->view[view];
+  if (g.type == kMesh) return MeshRaster(scene, f, view).draw();
   if (f->general) {
     with_type(g.type, Rasterize<true>{g, f, view, over, scene.znear, scene.zfar});
   } else {
@@ -104,6 +98,12 @@ void clear(const Scene& scene, Frame* f, float* depth, int32_t* id) {
   }
 }
 
+void clear(const Scene& scene, Frame* f, MeshSamples* samples) {
+  const size_t first = static_cast<size_t>(f->pitch) * first_row(*f);
+  const size_t end = static_cast<size_t>(f->pitch) * last_row(*f);
+  std::fill(samples->depth.begin() + 4 * first, samples->depth.begin() + 4 * end, scene.zfar);
+}
+
 // Finds the surface that each pixel shows: of all geoms, or of the moving ones over a background.
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
@@ -112,6 +112,10 @@ void rasterize(const Scene& scene, Frame* f) {
     f->held = 0;
     clear(scene, f, f->depth.data(), f->id.data());
     if (f->mirror) clear(scene, f, f->mirror_depth.data(), f->mirror_id.data());
+    if (!f->samples.id.empty() && !f->probe) {
+      clear(scene, f, &f->samples);
+      if (f->mirror) clear(scene, f, &f->mirror_samples);
+    }
   } else {
     restore(f, *f->background);
   }
@@ -137,9 +141,6 @@ void rasterize(const Scene& scene, Frame* f) {
   }
 }
 
-// In pixels: a step of depth that counts as an edge, and so the change of slope that counts as one.
-constexpr float kCrease = 0.5f;
-
 // Bit i is set where pixel col + i differs from one of its four neighbours inside the image.
 VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) {
   const int32_t* here = ids + row * f.pitch + col;
@@ -154,28 +155,27 @@ VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) 
   return bits(vertical) | left | right;
 }
 
-// Bit i is set where a mesh shows at pixel col + i and the surface turns or breaks off: 1 / depth is
-// linear over a plane in the image, so its second difference is zero inside one.
-VLMRM_INLINE int creases_of(const float* depths, const Frame& f, int row, int col) {
-  const float* here = depths + row * f.pitch + col;
-  const vf one = splat(1.0f), c = splat(2.0f) / load(here);
-  const int up = row > 0 ? -f.pitch : 0, down = row + 1 < f.height ? f.pitch : 0;
-  vf bend = vf{};
-  if (up && down) bend = abs(one / load(here + up) + one / load(here + down) - c);
-  if (row + col > 0) {
-    const vf across = abs(one / load(here - 1) + one / load(here + 1) - c);
-    const vf at = lane_index() + splat(static_cast<float>(col));
-    const vm inside = (at > vf{}) & (at < splat(f.width - 1.0f));
-    bend = max(bend, select(inside, across, vf{}));
+// Bit i is set where the triangles at pixel col + i are not the same in all samples.
+inline int mixed_of(const Frame& f, const MeshSamples& samples, const std::vector<int32_t>& ids,
+                    const std::vector<int32_t>& prims, const std::vector<float>& depths, float zfar,
+                    int row, int col, int count) {
+  const size_t first = static_cast<size_t>(row) * f.pitch + col;
+  vm some = {};
+  for (int k = 0; k < 4 * kLanes; k += kLanes) {
+    some |= load(samples.depth.data() + 4 * first + k) < splat(zfar);
   }
-  return bits(bend > c * splat(kCrease * f.step_y));
-}
-
-// Bit i is set where lane i is of a mesh.
-VLMRM_INLINE int meshes_of(const Frame& f, const int32_t* ids, int count) {
+  if (!any(some)) return 0;
   int mask = 0;
   for (int i = 0; i < count; ++i) {
-    if (ids[i] >= 0 && f.view[ids[i] >> 3].type == kMesh) mask |= 1 << i;
+    const size_t at = first + i;
+    const FourFloats t = load_four(samples.depth.data() + 4 * at);
+    const bool mesh = ids[at] >= 0 && f.view[ids[at] >> 3].type == kMesh;
+    Four differs = t < depths[at];
+    if (mesh) {
+      differs = (load_four(samples.id.data() + 4 * at) != ids[at]) |
+                (load_four(samples.prim.data() + 4 * at) != prims[at]) | (t >= zfar);
+    }
+    if (bits_of(differs)) mask |= 1 << i;
   }
   return mask;
 }
@@ -215,10 +215,7 @@ class Painter {
       mirrored = load(f_.mirror_id.data() + at);
       edges |= edges_of(f_.mirror_id.data(), f_, row, col);
     }
-    if (!f_.prim.empty()) {
-      edges |= breaks(f_.id, f_.depth, row, col, count);
-      if (f_.mirror) edges |= breaks(f_.mirror_id, f_.mirror_depth, row, col, count);
-    }
+    if (!f_.prim.empty()) edges |= mixed(row, col, count);
     int slots = edges & todo;
     vi rgb = {};
     for (int rest = todo & ~edges; rest;) {
@@ -251,11 +248,14 @@ class Painter {
     }
   }
 
-  // Edges of meshes against themselves.
-  int breaks(const std::vector<int32_t>& ids, const std::vector<float>& depths, int row, int col,
-             int count) const {
-    const int meshes = meshes_of(f_, ids.data() + row * f_.pitch + col, count);
-    return meshes ? meshes & creases_of(depths.data(), f_, row, col) : 0;
+  // Pixels that show several triangles.
+  int mixed(int row, int col, int count) const {
+    int lanes = mixed_of(f_, f_.samples, f_.id, f_.prim, f_.depth, scene_.zfar, row, col, count);
+    if (!f_.mirror) return lanes;
+    const vm over = (load(f_.id.data() + row * f_.pitch + col) >> 3) == splat(f_.reflective);
+    if (!any(over)) return lanes;
+    return lanes | (bits(over) & mixed_of(f_, f_.mirror_samples, f_.mirror_id, f_.mirror_prim,
+                                          f_.mirror_depth, scene_.zfar, row, col, count));
   }
 
   // The lanes `in` of a table; the others shade too, so they are given what lane `one` holds.

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
-
-#include "ray/facets.h"
 
 namespace vlmrm {
 namespace {
@@ -40,6 +39,9 @@ struct Item {
   float middle[3];
   int32_t source;
 };
+
+// A whole number of packets of any instruction set.
+int32_t padded(int32_t count) { return (count + 15) / 16 * 16; }
 
 void cross(const float* a, const float* b, float* out) {
   out[0] = a[1] * b[2] - a[2] * b[1];
@@ -153,37 +155,118 @@ class Builder {
   std::vector<NodePair>& nodes_;
 };
 
-// Appends one triangle in its final form.
-void add_triangle(const float* corners, const float* normals, const float* texcoords, Mesh* mesh) {
+TriangleShape shape_of(const float* corners, const float* center) {
   TriangleShape shape = {};
   float* t = shape.number;
   for (int k = 0; k < 3; ++k) {
-    t[k] = corners[k] - mesh->center[k];
+    t[k] = corners[k] - center[k];
     t[3 + k] = corners[3 + k] - corners[k];
     t[6 + k] = corners[6 + k] - corners[k];
   }
   cross(t + 3, t + 6, t + 9);
-  mesh->shape.push_back(shape);
-  int axis = 0;
-  for (int k = 1; k < 3; ++k) {
-    if (std::abs(t[9 + k]) > std::abs(t[9 + axis])) axis = k;
+  return shape;
+}
+
+struct Vertex {
+  float number[6];  // place and unit normal
+};
+
+// A corner of a triangle, whose own normal is used where the corner's has no length.
+Vertex vertex_of(const float* place, const float* normal, const TriangleShape& shape,
+                 const float* center) {
+  Vertex v;
+  const float* own = shape.number + 9;
+  const float length = std::sqrt(normal[0] * normal[0] + normal[1] * normal[1] + normal[2] * normal[2]);
+  const bool usable = length > 1e-20f && length < 1e20f;
+  const float norm = usable ? length : std::sqrt(own[0] * own[0] + own[1] * own[1] + own[2] * own[2]);
+  for (int k = 0; k < 3; ++k) {
+    v.number[k] = place[k] - center[k];
+    v.number[3 + k] = (usable ? normal : own)[k] / norm + 0.0f;  // -0 is 0
   }
-  mesh->face.push_back(2 * axis + (t[9 + axis] > 0 ? 1 : 0));
-  for (int corner = 0; corner < 3; ++corner) {
-    const float* n = normals + 3 * corner;
-    const float length = std::sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]);
-    const bool usable = length > 1e-20f && length < 1e20f;
-    const float* from = usable ? n : t + 9;
-    const float norm = usable ? length : std::sqrt(t[9] * t[9] + t[10] * t[10] + t[11] * t[11]);
-    for (int k = 0; k < 3; ++k) mesh->normals.push_back(from[k] / norm);
+  return v;
+}
+
+// Numbers vertices; those of equal bits have one number if they are joined.
+class VertexTable {
+ public:
+  VertexTable(size_t most, bool join) : join_(join) {
+    vertices_.reserve(most);
+    if (!join) return;
+    size_t size = 16;
+    while (size < 2 * most) size *= 2;
+    slot_.assign(size, -1);
   }
-  if (texcoords) mesh->texcoords.insert(mesh->texcoords.end(), texcoords, texcoords + 6);
+
+  int32_t add(const Vertex& v) {
+    const auto next = static_cast<int32_t>(vertices_.size());
+    if (join_) {
+      int32_t* slot = find(v);
+      if (*slot >= 0) return *slot;
+      *slot = next;
+    }
+    vertices_.push_back(v);
+    return next;
+  }
+
+  void write(Mesh* mesh) const {
+    mesh->num_vertices = static_cast<int32_t>(vertices_.size());
+    mesh->vertex_pitch = padded(mesh->num_vertices);
+    mesh->vertices.assign(6 * static_cast<size_t>(mesh->vertex_pitch), 0.0f);
+    for (size_t i = 0; i < vertices_.size(); ++i) {
+      for (int k = 0; k < 6; ++k) mesh->vertices[k * mesh->vertex_pitch + i] = vertices_[i].number[k];
+    }
+  }
+
+ private:
+  int32_t* find(const Vertex& v) {
+    uint64_t h = 0x9e3779b97f4a7c15u;
+    for (float number : v.number) {
+      uint32_t bits;
+      std::memcpy(&bits, &number, sizeof bits);
+      h = (h ^ bits) * 0xff51afd7ed558ccdu;
+      h ^= h >> 32;
+    }
+    size_t at = h & (slot_.size() - 1);
+    while (slot_[at] >= 0 && std::memcmp(&vertices_[slot_[at]], &v, sizeof v) != 0) {
+      at = (at + 1) & (slot_.size() - 1);
+    }
+    return &slot_[at];
+  }
+
+  bool join_;
+  std::vector<Vertex> vertices_;
+  std::vector<int32_t> slot_;
+};
+
+// Appends the triangles in their final form, in the order of `items`.
+void add_triangles(const std::vector<Item>& items, const float* corners, const float* normals,
+                   const float* texcoords, bool join, Mesh* mesh) {
+  const size_t count = items.size();
+  VertexTable table(3 * count, join);
+  mesh->corner_pitch = padded(static_cast<int32_t>(count));
+  mesh->corners.assign(3 * static_cast<size_t>(mesh->corner_pitch), 0);
+  mesh->shape.reserve(count);
+  mesh->source.reserve(count);
+  for (size_t t = 0; t < count; ++t) {
+    const size_t from = items[t].source;
+    const float* place = corners + 9 * from;
+    mesh->source.push_back(items[t].source);
+    mesh->shape.push_back(shape_of(place, mesh->center));
+    for (int k = 0; k < 3; ++k) {
+      mesh->corners[k * mesh->corner_pitch + t] =
+          table.add(vertex_of(place + 3 * k, normals + 9 * from + 3 * k, mesh->shape[t], mesh->center));
+    }
+    if (texcoords) {
+      mesh->texcoords.insert(mesh->texcoords.end(), texcoords + 6 * from, texcoords + 6 * from + 6);
+    }
+  }
+  table.write(mesh);
 }
 
 }  // namespace
 
 Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
-                bool exact_creases) {
+                bool join) {
   Mesh mesh;
   std::vector<Item> items;
   items.reserve(count);
@@ -217,16 +300,7 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
     }
   }
   Builder(&items, &mesh.nodes).build();
-  mesh.shape.reserve(items.size());
-  for (const Item& item : items) {
-    const size_t i = item.source;
-    mesh.source.push_back(item.source);
-    add_triangle(corners + 9 * i, normals + 9 * i, texcoords ? texcoords + 6 * i : nullptr, &mesh);
-  }
-  if (exact_creases) {
-    const std::vector<int32_t> color = color_facets(corners, normals, count);
-    for (int32_t i = 0; i < mesh.num_triangles(); ++i) mesh.face[i] = color[mesh.source[i]];
-  }
+  add_triangles(items, corners, normals, texcoords, join, &mesh);
   return mesh;
 }
 

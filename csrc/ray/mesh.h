@@ -37,20 +37,22 @@ struct Mesh {
   float half[3] = {0, 0, 0};
   std::vector<NodePair> nodes;     // node 0 is the root, 1 unused; empty where nothing can be seen
   std::vector<TriangleShape> shape;  // (T)
-  std::vector<int32_t> face;       // (T) tells surfaces apart that a crease parts, 0..7
-  std::vector<float> normals;      // (T, 3 corners, 3), unit
   std::vector<float> texcoords;    // (T, 3 corners, 2), or empty
   std::vector<int32_t> source;     // (T) index in the arrays that it was built from
+  // Whole packets are read of both tables: their rows are longer than needed.
+  int32_t num_vertices = 0, vertex_pitch = 0, corner_pitch = 0;
+  std::vector<float> vertices;   // (6, vertex_pitch): x, y, z and the unit normal
+  std::vector<int32_t> corners;  // (3, corner_pitch): the vertices of each triangle
 
-  int32_t num_triangles() const { return static_cast<int32_t>(face.size()); }
+  int32_t num_triangles() const { return static_cast<int32_t>(source.size()); }
 };
 
 // Builds the hierarchy over `count` triangles: corners (count, 3, 3), normals (count, 3, 3) of any
 // length, texcoords (count, 3, 2) or null. Triangles without area or with a number that is not
-// finite are left out: OpenGL draws nothing for them. Creases are found exactly, or, for meshes
-// that are built for one frame, by the dominant axis of the triangles' planes.
+// finite are left out: OpenGL draws nothing for them. Corners that agree in place and normal become
+// one vertex if `join`, which pays for meshes that are drawn more than once.
 Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
-                bool exact_creases);
+                bool join);
 
 }  // namespace vlmrm
 

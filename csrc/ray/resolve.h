@@ -10,16 +10,13 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/raster.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
-
-// OpenGL's standard 4x pattern, in pixels from the centre, y down.
-constexpr float kSampleX[4] = {-0.125f, 0.375f, -0.375f, 0.125f};
-constexpr float kSampleY[4] = {0.375f, 0.125f, -0.125f, -0.375f};
 
 class Resolve {
  public:
@@ -59,9 +56,33 @@ class Resolve {
     for (int s = 0; s < f_.num_slots; ++s) {
       if (f_.far) limit_at(s);
       if (f_.slot_smooth[s]) continue;
+      if (has_meshes_) take_triangles(f_.samples, s);
       add_neighbours(f_.id, s);
       if (f_.mirror) add_neighbours(f_.mirror_id, s);
     }
+  }
+
+  // Starts a slot's samples with the triangles that cover them.
+  void take_triangles(const MeshSamples& from, int s) {
+    const size_t at = 4 * static_cast<size_t>(f_.slot_pixel[s]);
+    const FourFloats t = load_four(&from.depth[at]);
+    const Four wins = t < load_four(&f_.sample_depth[4 * s]);
+    put_four(&f_.sample_depth[4 * s], wins, t);
+    put_four(&f_.sample_id[4 * s], wins, load_four(&from.id[at]));
+    put_four(&f_.sample_prim[4 * s], wins, load_four(&from.prim[at]));
+  }
+
+  // The same in the mirror, once it is known which samples show that.
+  void take_mirrored_triangles(int s) {
+    const MeshSamples& from = f_.mirror_samples;
+    const size_t at = 4 * static_cast<size_t>(f_.slot_pixel[s]);
+    const FourFloats t = load_four(&from.depth[at]);
+    Four wins = t < load_four(&f_.mirror_sample_depth[4 * s]);
+    wins &= load_four(&f_.sample_id[4 * s]) >> 3 == f_.reflective;
+    wins &= t > load_four(&f_.sample_depth[4 * s]);
+    put_four(&f_.mirror_sample_depth[4 * s], wins, t);
+    put_four(&f_.mirror_sample_id[4 * s], wins, load_four(&from.id[at]));
+    put_four(&f_.mirror_sample_prim[4 * s], wins, load_four(&from.prim[at]));
   }
 
   // Nothing shows beyond the sky box in a slot's pixel.
@@ -139,8 +160,13 @@ class Resolve {
   void sample_pairs() {
     sort_by(f_.pair_view, f_.num_pairs, num_views_, &f_.pair_sorted);
     for (int v = 0; v < num_views_; ++v) {
+      if (2 * v == num_views_ && f_.mirror && has_meshes_) {
+        for (int s = 0; s < f_.num_slots; ++s) {
+          if (!f_.slot_smooth[s]) take_mirrored_triangles(s);
+        }
+      }
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
-      if (begin == end) continue;
+      if (begin == end || f_.view[v].type == kMesh) continue;
       with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
     }
   }
@@ -154,7 +180,7 @@ class Resolve {
       const int count = std::min(kSlots, end - k);
       int slot[kSlots];
       float px[kLanes], py[kLanes], t[kLanes];
-      int32_t id[kLanes], prim[kLanes] = {0};
+      int32_t id[kLanes];
       for (int j = 0; j < kSlots; ++j) {
         slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
         std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
@@ -162,36 +188,21 @@ class Resolve {
       }
       vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
       vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
-      Range range = {splat(scene_.znear), splat(scene_.zfar)};
-      if (kType == kMesh) {
-        const vf front = load_samples<kSlots>(f_.sample_depth, slot);
-        range.to = g.mirrored ? load_samples<kSlots>(f_.mirror_sample_depth, slot) : front;
-        if (g.mirrored) range.from = max(range.from, front);
-      }
+      const Range range = {splat(scene_.znear), splat(scene_.zfar)};
       Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
                          : hit_eye<kType>(g, x, y, range);
       const vm hits = h.mask & (h.t > splat(scene_.znear));
       if (!any(hits)) continue;
       store(t, select(hits, h.t, splat(std::numeric_limits<float>::infinity())));
       store(id, h.face + splat(int32_t{view * 8}));
-      if (kType == kMesh) store(prim, h.prim);
       for (int j = 0; j < count; ++j) {
-        keep<kType>(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j),
-                    load_four(prim + 4 * j));
+        keep(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j));
       }
     }
   }
 
-  template <int kSlots>
-  VLMRM_INLINE vf load_samples(const std::vector<float>& samples, const int* slot) const {
-    float v[kLanes];
-    for (int j = 0; j < kSlots; ++j) std::copy_n(&samples[4 * slot[j]], 4, v + 4 * j);
-    return load(v);
-  }
-
   // The four samples of a slot, at infinity where nothing was hit, against what it holds.
-  template <int kType>
-  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id, Four prim) {
+  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id) {
     float* depth = &(g.mirrored ? f_.mirror_sample_depth : f_.sample_depth)[k];
     Four wins = t <= load_four(depth);
     if (g.mirrored) {
@@ -200,9 +211,6 @@ class Resolve {
     }
     put_four(depth, wins, t);
     put_four(&(g.mirrored ? f_.mirror_sample_id : f_.sample_id)[k], wins, id);
-    if (kType == kMesh) {
-      put_four(&(g.mirrored ? f_.mirror_sample_prim : f_.sample_prim)[k], wins, prim);
-    }
   }
 
   void add_fragment(int slot, const Surface& s, int weight) {

@@ -333,11 +333,15 @@ void Frame::fit(const Scene& scene) {
   const bool meshes = scene.changing || !scene.assets->meshes.empty();
   if (meshes && prim.empty()) {
     prim.resize(id.size());
+    samples.depth.resize(4 * depth.size());
+    samples.id.resize(samples.depth.size());
+    samples.prim.resize(samples.depth.size());
     sample_prim.resize(sample_id.size());
     fragment_prim.resize(fragment_id.size());
   }
   if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
     mirror_prim.resize(id.size());
+    mirror_samples = samples;
     mirror_sample_prim.resize(sample_id.size());
   }
   // Grown only, so that a list which comes and goes allocates once.

@@ -197,12 +197,72 @@ VLMRM_INLINE v3 cube_vector(const Geom& geom, const ViewGeom& g, v3 p, bool deri
   return {unit.x * splat(s[0]), unit.y * splat(s[1]), unit.z * splat(s[2])};
 }
 
-template <bool kOnPlane>
-VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
-                                const ViewGeom& g, const Points& q, v3 n, v3 d, v3 local,
+// How a point of a surface moves, in the geom's frame, when the pixel moves by one.
+struct Steps {
+  v3 x, y;
+};
+
+// OpenGL takes differences inside blocks of 2 x 2 pixels, counted from the lower left corner of the
+// picture; all four use those of the lower left one, whose ray this is.
+struct BlockRay {
+  vf x, y;
+};
+VLMRM_INLINE BlockRay block_ray(const Frame& f, vf x, vf y) {
+  const float bottom = f.top - (f.height - 1) * f.step_y;
+  auto snap = [](vf a, float first, float step) {
+    // A fifth of a block: past what rounding may take from a pixel's centre.
+    return splat(first) +
+           floor((a - splat(first)) * splat(0.5f / step) + splat(0.2f)) * splat(2 * step);
+  };
+  return {snap(x, f.left, f.step_x), snap(y, bottom, f.step_y)};
+}
+
+VLMRM_INLINE vf not_tiny(vf a) { return select(abs(a) > splat(1e-6f), a, splat(1e-6f)); }
+
+// The exact differences on a flat surface with a local normal and the eye at -height over it.
+VLMRM_INLINE Steps flat_steps(const Frame& f, const ViewGeom& g, const Points& q, v3 normal,
+                              vf height) {
+  const v3 right = {splat(g.axis[0][0]), splat(g.axis[1][0]), splat(g.axis[2][0])};
+  const v3 up = {splat(g.axis[0][1]), splat(g.axis[1][1]), splat(g.axis[2][1])};
+  const vf rise_x = dot(normal, right), rise_y = dot(normal, up);
+  const BlockRay ray = block_ray(f, q.x, q.y);
+  const v3 d = f.orthographic ? to_local(g, {vf{}, vf{}, splat(-1.0f)})
+                              : to_local(g, {ray.x, ray.y, splat(-1.0f)});
+  const vf slope = not_tiny(dot(normal, d));
+  vf kx, ky;
+  if (f.orthographic) {
+    kx = splat(f.step_x) * rcp(slope), ky = splat(f.step_y) * rcp(slope);
+  } else {
+    const vf t = height * rcp(slope);
+    kx = t * splat(f.step_x) * rcp(not_tiny(fma(rise_x, splat(f.step_x), slope)));
+    ky = t * splat(f.step_y) * rcp(not_tiny(fma(rise_y, splat(f.step_y), slope)));
+  }
+  return {(right * slope - d * rise_x) * kx, (up * slope - d * rise_y) * ky};
+}
+
+// The same for a plane, where most terms are the same for all lanes.
+VLMRM_INLINE Steps plane_steps(const Frame& f, const ViewGeom& g, const Points& q) {
+  const float *a = g.axis[0], *b = g.axis[1], *n = g.axis[2];
+  vf x = q.x, y = q.y, kx, ky;
+  if (f.orthographic) {
+    kx = splat(-f.step_x / n[2]), ky = splat(-f.step_y / n[2]);
+    return {{splat(b[1]) * -kx, splat(a[1]) * kx, vf{}}, {splat(b[0]) * ky, splat(a[0]) * -ky, vf{}}};
+  }
+  const BlockRay ray = block_ray(f, q.x, q.y);
+  x = ray.x, y = ray.y;
+  const vf slope = not_tiny(fma(x, splat(n[0]), fma(y, splat(n[1]), splat(-n[2]))));
+  const vf t = splat(-g.eye[2]) * rcp(slope);
+  kx = t * splat(f.step_x) * rcp(not_tiny(slope + splat(n[0] * f.step_x)));
+  ky = t * splat(f.step_y) * rcp(not_tiny(slope + splat(n[1] * f.step_y)));
+  // The axes are perpendicular: products of two of them are the third.
+  return {{fma(y, splat(b[2]), splat(b[1])) * -kx, fma(y, splat(a[2]), splat(a[1])) * kx, vf{}},
+          {fma(x, splat(b[2]), splat(b[0])) * ky, fma(x, splat(a[2]), splat(a[0])) * -ky, vf{}}};
+}
+
+// The same along the tangent plane of what is curved.
+VLMRM_INLINE Steps curved_steps(const Frame& f, const ViewGeom& g, const Points& q, v3 n, v3 d,
                                 v3 local_d) {
-  // How the hit point moves when the pixel does: along the tangent plane.
-  vf nd = kOnPlane ? local_d.z : dot(n, d);
+  vf nd = dot(n, d);
   nd = rcp(select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f)));
   const vf scale = f.orthographic ? splat(1.0f) : q.t;
   const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
@@ -210,14 +270,29 @@ VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& 
   auto column = [&g](int k) {
     return v3{splat(g.axis[0][k]), splat(g.axis[1][k]), splat(g.axis[2][k])};
   };
-  const v3 lx = fma(local_d, jx, column(0) * kx), ly = fma(local_d, jy, column(1) * ky);
+  return {fma(local_d, jx, column(0) * kx), fma(local_d, jy, column(1) * ky)};
+}
+
+// `local_n` only counts on boxes.
+template <bool kOnPlane>
+VLMRM_INLINE v3 surface_texture(const Scene& scene, const Frame& f, const Geom& geom,
+                                const ViewGeom& g, const Points& q, v3 n, v3 d, v3 local,
+                                v3 local_d, v3 local_n) {
   const Texture& tex = scene.textures[geom.texture];
   int32_t* guess = &g.level_guess;
-  if (!tex.cube && kOnPlane) return sample(tex, plane_coordinates(geom, g, local, lx, ly), guess);
-  if (!tex.cube) return sample(tex, surface_coordinates(geom, g, local, lx, ly, q.face), guess);
+  const Steps step =
+      kOnPlane || g.type == kPlane ? plane_steps(f, g, q)
+      : g.type == kBox ? flat_steps(f, g, q, local_n, dot(local_n, local - splat3(g.eye)))
+                       : curved_steps(f, g, q, n, d, local_d);
+  if (!tex.cube && kOnPlane) {
+    return sample(tex, plane_coordinates(geom, g, local, step.x, step.y), guess);
+  }
+  if (!tex.cube) {
+    return sample(tex, surface_coordinates(geom, g, local, step.x, step.y, q.face), guess);
+  }
   v3 c = cube_vector(geom, g, local, false, local.z);
-  return sample(tex, cube_coordinates(c, cube_vector(geom, g, lx, true, local.z),
-                                      cube_vector(geom, g, ly, true, local.z)), guess);
+  return sample(tex, cube_coordinates(c, cube_vector(geom, g, step.x, true, local.z),
+                                      cube_vector(geom, g, step.y, true, local.z)), guess);
 }
 
 // The strength of a highlight: cosines of the normal against the light and the eye, and of these two.
@@ -311,11 +386,12 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
   v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 d = eye_direction(f, q.x, q.y), local_d = to_local(g, d);
   v3 local = f.orthographic ? splat3(g.eye) + to_local(g, p) : fma(local_d, q.t, splat3(g.eye));
-  v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_normal(g, local, q.face));
+  const v3 local_n = kOnPlane ? v3{} : local_normal(g, local, q.face);
+  v3 n = kOnPlane ? splat3(g.axis[2]) : to_camera(g, local_n);
   v3 to_eye = normalize({-p.x, -p.y, -p.z});
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
   if (geom.texture >= 0) {
-    tex = surface_texture<kOnPlane>(scene, f, geom, g, q, n, d, local, local_d);
+    tex = surface_texture<kOnPlane>(scene, f, geom, g, q, n, d, local, local_d, local_n);
   }
 
   float base = (geom.emission + scene.global_ambient) * dim;

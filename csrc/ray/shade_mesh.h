@@ -12,22 +12,27 @@ namespace VLMRM_ISA {
 
 // The triangle under each lane, in the mesh's frame, and the lane's place in it.
 struct Triangle {
+  vi vertex[3];
   v3 corner, e1, e2, normal;
   v3 grad1, grad2;   // of the weights of corners 1 and 2
   vf w0, w1, w2;     // of the corners
 };
 
-VLMRM_INLINE v3 gather3(const float* base, vi index) {
-  return {gather(base, index), gather(base + 1, index), gather(base + 2, index)};
+// Three rows of the mesh's vertices.
+VLMRM_INLINE v3 gather3(const Mesh& mesh, int row, vi index) {
+  const float* base = mesh.vertices.data() + static_cast<size_t>(row) * mesh.vertex_pitch;
+  return {gather(base, index), gather(base + mesh.vertex_pitch, index),
+          gather(base + 2 * static_cast<size_t>(mesh.vertex_pitch), index)};
 }
 
 VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
-  const vi at = prim * splat(int32_t{kTriangleFloats});
-  const float* shape = mesh.shape[0].number;
   Triangle t;
-  t.corner = gather3(shape, at);
-  t.e1 = gather3(shape + 3, at);
-  t.e2 = gather3(shape + 6, at);
+  for (int k = 0; k < 3; ++k) {
+    t.vertex[k] = gather(mesh.corners.data() + static_cast<size_t>(k) * mesh.corner_pitch, prim);
+  }
+  t.corner = gather3(mesh, 0, t.vertex[0]);
+  t.e1 = gather3(mesh, 0, t.vertex[1]) - t.corner;
+  t.e2 = gather3(mesh, 0, t.vertex[2]) - t.corner;
   t.normal = cross(t.e1, t.e2);
   const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
   t.grad1 = cross(t.e2, t.normal) * area;
@@ -89,17 +94,9 @@ VLMRM_INLINE Coordinates linear_coordinates(const Geom& geom, v3 p, v3 px, v3 py
 
 VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geom,
                              const ViewGeom& g, const Points& q, const Triangle& t, v3 local) {
-  // How the hit point moves when the pixel does: along the triangle's plane.
-  const v3 d = to_local(g, eye_direction(f, q.x, q.y));
   const v3 n = normalize(t.normal);
-  vf nd = dot(n, d);
-  nd = select(abs(nd) > splat(1e-4f), nd, splat(-1e-4f));
-  const v3 right = {splat(g.axis[0][0]), splat(g.axis[1][0]), splat(g.axis[2][0])};
-  const v3 up = {splat(g.axis[0][1]), splat(g.axis[1][1]), splat(g.axis[2][1])};
-  const vf scale = f.orthographic ? splat(1.0f) : q.t;
-  const vf kx = scale * splat(f.step_x), ky = scale * splat(-f.step_y);
-  const v3 px = right * kx - d * (kx * dot(n, right) / nd);
-  const v3 py = up * ky - d * (ky * dot(n, up) / nd);
+  const Steps step = flat_steps(f, g, q, n, dot(n, local - splat3(g.eye)));
+  const v3 px = step.x, py = step.y;
   const Texture& tex = scene.textures[geom.texture];
   const Mesh& mesh = *g.mesh;
   if (!tex.cube && !mesh.texcoords.empty()) {
@@ -119,15 +116,14 @@ struct LitCorners {
   v3 p[3], n[3], to_eye[3];
 };
 
-VLMRM_INLINE LitCorners lit_corners(const ViewGeom& g, vi prim, const Triangle& t) {
+VLMRM_INLINE LitCorners lit_corners(const ViewGeom& g, const Triangle& t) {
   LitCorners c;
   const v3 base = to_camera(g, t.corner) + splat3(g.center);
   c.p[0] = base;
   c.p[1] = base + to_camera(g, t.e1);
   c.p[2] = base + to_camera(g, t.e2);
-  const vi at = prim * splat(int32_t{9});
   for (int k = 0; k < 3; ++k) {
-    c.n[k] = to_camera(g, gather3(g.mesh->normals.data() + 3 * k, at));
+    c.n[k] = to_camera(g, gather3(*g.mesh, 3, t.vertex[k]));
     c.to_eye[k] = normalize(c.p[k] * splat(-1.0f));
   }
   return c;
@@ -151,7 +147,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
   const v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 local = to_local(g, p) + splat3(g.eye);
   set_weights(local, &t);
-  const LitCorners lit = lit_corners(g, q.prim, t);
+  const LitCorners lit = lit_corners(g, t);
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
   if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
 

@@ -171,15 +171,6 @@ VLMRM_INLINE vf log2(vf x) {
   return exponent + s * (splat(2.885390082f) + s2 * p);
 }
 
-// The same, absolute error < 3e-4, and 0 at 1.
-VLMRM_INLINE vf rough_log2(vf x) {
-  vi b = as_int(x);
-  vf exponent = to_float((b >> 23) - splat(int32_t{127}));
-  vf m = as_float((b & splat(int32_t{0x7fffff})) | splat(int32_t{0x3f800000})) - splat(1.0f);
-  vf p = fma(m, fma(m, splat(-0.08213066f), splat(0.32118885f)), splat(-0.67778392f));
-  return fma(m, fma(m, p, splat(1.43872573f)), exponent);
-}
-
 // x^e for x in [0, 1], relative error < 2e-3 at e = 128.
 VLMRM_INLINE vf power(vf x, float e) {
   vf y = max(log2(max(x, splat(1e-30f))) * splat(e), splat(-126.0f));

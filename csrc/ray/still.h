@@ -55,6 +55,21 @@ VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
   set_lanes(&f->touched[static_cast<size_t>(row) * f->words], col, won);
 }
 
+inline void copy_samples(const MeshSamples& from, MeshSamples* to) {
+  std::copy(from.depth.begin(), from.depth.end(), to->depth.begin());
+  std::copy(from.id.begin(), from.id.end(), to->id.begin());
+  std::copy(from.prim.begin(), from.prim.end(), to->prim.begin());
+}
+
+// Those of a packet of pixels.
+VLMRM_INLINE void restore_samples(const MeshSamples& from, int at, MeshSamples* to) {
+  for (int k = 4 * at; k < 4 * (at + kLanes); k += kLanes) {
+    store(to->depth.data() + k, load(from.depth.data() + k));
+    store(to->id.data() + k, load(from.id.data() + k));
+    store(to->prim.data() + k, load(from.prim.data() + k));
+  }
+}
+
 // Makes the worker's buffers equal to the background's in the rows needed.
 inline void restore(Frame* f, const Background& b) {
   if (f->held != b.serial) {
@@ -64,6 +79,8 @@ inline void restore(Frame* f, const Background& b) {
     std::copy(b.mirror_id.begin(), b.mirror_id.end(), f->mirror_id.begin());
     std::copy(b.prim.begin(), b.prim.end(), f->prim.begin());
     std::copy(b.mirror_prim.begin(), b.mirror_prim.end(), f->mirror_prim.begin());
+    copy_samples(b.samples, &f->samples);
+    copy_samples(b.mirror_samples, &f->mirror_samples);
     std::fill(f->touched.begin(), f->touched.end(), 0);
     f->held = b.serial;
   }
@@ -73,9 +90,15 @@ inline void restore(Frame* f, const Background& b) {
       const int at = row * f->pitch + col;
       store(f->depth.data() + at, load(b.depth.data() + at));
       store(f->id.data() + at, load(b.id.data() + at));
-      if (!b.prim.empty()) store(f->prim.data() + at, load(b.prim.data() + at));
+      if (!b.prim.empty()) {
+        store(f->prim.data() + at, load(b.prim.data() + at));
+        restore_samples(b.samples, at, &f->samples);
+      }
       if (!b.mirror) return;
-      if (!b.prim.empty()) store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
+      if (!b.prim.empty()) {
+        store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
+        restore_samples(b.mirror_samples, at, &f->mirror_samples);
+      }
       store(f->mirror_depth.data() + at, load(b.mirror_depth.data() + at));
       store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
     });
@@ -226,6 +249,8 @@ inline void record_frame(const Scene& scene, Frame* f, Background* b) {
   std::copy(f->mirror_id.begin(), f->mirror_id.end(), b->mirror_id.begin());
   std::copy(f->prim.begin(), f->prim.end(), b->prim.begin());
   std::copy(f->mirror_prim.begin(), f->mirror_prim.end(), b->mirror_prim.begin());
+  copy_samples(f->samples, &b->samples);
+  copy_samples(f->mirror_samples, &b->mirror_samples);
 }
 
 // Copies the background's rows; the dirty packets in them are then drawn over.

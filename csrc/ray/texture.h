@@ -58,10 +58,11 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c, int32_t* guess)
   vf h = splat(static_cast<float>(tex.level[0].height));
   vf ux = c.du_dx * w, vx = c.dv_dx * h, uy = c.du_dy * w, vy = c.dv_dy * h;
   vf footprint = max(fma(ux, ux, vx * vx), fma(uy, uy, vy * vy));
-  const int32_t last = tex.num_levels - 1;
-  vf lod = rough_log2(min(max(footprint, splat(1.0f)), splat(1e9f)));
-  // Half of it in steps of 1/256: the next level's part has eight bits.
-  vi steps = min(truncate(lod * splat(128.0f)), splat(last << 8));
+  // Half of log2 in steps of 1/256, straight between powers of two as software OpenGL takes it: the
+  // bits of a float are that already.
+  const vi bits_of_one = splat(int32_t{127 << 23});
+  vi steps = (as_int(max(footprint, splat(1.0f))) - bits_of_one) >> 16;
+  steps = min(steps, splat((tex.num_levels - 1) << 8));
   vi level = steps >> 8;
   vi next = (steps & splat(int32_t{255})) << 7;
   vi share = splat(int32_t{32767}) - next;
