@@ -16,15 +16,13 @@ import torch
 
 from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError, unknown_name
 from vlmrm_fast.hub import clear_errors, file_sha256
-from vlmrm_fast.kernels.ops import preprocess
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.prompts import PromptTokenizer
-from vlmrm_fast.towers import ImageTower, lean_tower
+from vlmrm_fast.towers import build_tower
 
 BUILTIN_FOLDER = Path(__file__).parent / "assets" / "builtin"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 # Names under which checkpoints are published, in open_clip's order of preference.
 _WEIGHT_NAMES = (
@@ -37,7 +35,6 @@ _WEIGHT_NAMES = (
     "pytorch_model.pth",
     "model.pth",
 )
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -176,8 +173,11 @@ class LoadedModel:
         mean, std, interpolation, resize_mode: the model's own preprocessing.
         context_length: longest prompt [tokens].
         embed_dim: width D of an embedding.
-        device, precision: where and in which format the towers run.
-        engine: form of the image tower: "eager", "folded" or "lean".
+        device, precision: where and in which format the image tower runs.
+        tower: the image tower, see `towers.ImageTower`.
+        engine: form of the image tower: "eager", "folded", "packed" or "lean".
+
+    The text tower stays on the CPU in float32; a GPU holds it only while prompts are embedded.
     """
 
     def __init__(self, source: ModelSource, module: Any, device: torch.device, precision: str):
@@ -200,17 +200,29 @@ class LoadedModel:
         self.device, self.precision = device, precision
         self.tokenizer = load_tokenizer(source)
         self.context_length = self.tokenizer.context_length
+        self.tower = build_tower(module.visual, device, precision)
+        self.engine = self.tower.engine
+        del module.visual  # its weights are in the tower now
         self._module = module
-        self._tower: ImageTower = lambda pixels: module.encode_image(pixels, normalize=False)
-        self.engine = "eager"
-        # CoCa's image path is more than its tower.
-        if device.type == "cpu" and precision == "fp32" and not hasattr(module, "text_decoder"):
-            tower, self.engine = lean_tower(module.visual)
-            if self.engine != "eager":
-                self._tower = tower
-                del module.visual  # its weights are in the lean tower now
         self.embed_dim = self.embed_text(["a"]).shape[1]
         self._sha256: str | None = None
+        self._check_range()
+
+    def _check_range(self) -> None:
+        """Refuse a format in which the tower overflows, once, on frames black, white and noisy."""
+        if self.precision == "fp32":
+            return
+        size = self.image_size
+        noise = torch.Generator().manual_seed(0)
+        frames = torch.randint(0, 256, (3, size, size, 3), generator=noise, dtype=torch.uint8)
+        frames[0], frames[1] = 0, 255
+        z = self.tower.encode(frames.to(self.device), self.preprocessing)
+        if not bool(z.isfinite().all()):
+            better = "bf16" if self.precision == "fp16" else "fp32"
+            raise ModelError(
+                f"precision must hold the values of {self.model_id!r}, got {self.precision!r}, in "
+                f'which they overflow. Use precision="{better}".'
+            )
 
     @property
     def weights_sha256(self) -> str:
@@ -227,14 +239,16 @@ class LoadedModel:
             frames: (B, H, W, 3) uint8 on the model's device, all encoded at once.
             how: preprocessing in place of the model's own.
         """
-        pixels = preprocess(frames, how or self.preprocessing, dtype=_DTYPES[self.precision])
-        return _unit_rows(self._tower(pixels))
+        return _unit_rows(self.tower.encode(frames, how or self.preprocessing))
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return (P, D) float32 embeddings of unit length; raises as `PromptTokenizer.check`."""
-        tokens = self.tokenizer(prompts).to(self.device)
-        return _unit_rows(self._module.encode_text(tokens, normalize=False))
+        tokens = self.tokenizer(prompts)
+        module = self._module.to(self.device)
+        rows = _unit_rows(module.encode_text(tokens.to(self.device), normalize=False))
+        self._module.to("cpu")
+        return rows
 
 
 def load_model(
@@ -245,7 +259,7 @@ def load_model(
     Args:
         model: see `resolve_model`.
         device: where it runs.
-        precision: "fp32", "fp16" or "bf16"; the last two on a GPU only.
+        precision: a key of `precision.DTYPES` that the device runs.
 
     Returns:
         The model, in evaluation mode, without gradients.
@@ -257,13 +271,19 @@ def load_model(
 
     source = model if isinstance(model, ModelSource) else resolve_model(model)
     device = torch.device(device)
-    options: dict[str, Any] = {"precision": precision, "device": device}
+    # On the CPU in float32: the tower folds its weights before it rounds them.
+    options: dict[str, Any] = {"precision": "fp32", "device": "cpu"}
     with clear_errors(source.model, "the model", source.local):
         if source.name.startswith("local-dir:"):
             module = open_clip.create_model(source.name, load_weights=False, **options)
             open_clip.load_checkpoint(module, str(source.weights))
         else:
             module = open_clip.create_model(source.name, **model_options(source), **options)
+    if not isinstance(getattr(module, "visual", None), torch.nn.Module):
+        raise ModelError(
+            f"model must have an image tower, got {source.model!r} without one. "
+            "Use a CLIP or SigLIP model."
+        )
     module.eval().requires_grad_(False)
     return LoadedModel(source, module, device, precision)
 

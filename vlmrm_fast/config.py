@@ -39,7 +39,7 @@ class RewardConfig:
     """Factor on the VLM reward."""
     compat: bool = False
     """Score as the original implementation did: several prompts are averaged, not renormalised."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
     """Arithmetic of the vision-language model."""
 
 
@@ -218,7 +218,10 @@ def _check_numbers(config: TrainConfig) -> None:
         raise ArgumentError(f"seed must be below 2**31, got {config.seed}.")
     choices = {
         "reward.mode": (config.reward.mode, ("replace", "add")),
-        "reward.precision": (config.reward.precision, ("auto", "fp32", "bf16", "fp16")),
+        "reward.precision": (
+            config.reward.precision,
+            ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
+        ),
         "labels": (config.labels, ("auto", "step", "deferred")),
         "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
     }

@@ -14,6 +14,7 @@ from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.kernels import ops, reference
 from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
+from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompts import check_alpha, check_prompts
 from vlmrm_fast.scorer import Scorer
 
@@ -38,7 +39,8 @@ class VLMReward:
         baseline: prompts of the scene without the goal; needed where alpha is above 0.
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16" or "bf16".
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16", "bf16", "int8" or "fp8";
+            what a device lacks is refused. `vlmrm-fast fidelity` shows what each changes.
         compat: reproduce the numbers of the paper's authors: their resize, their mean and
             standard deviation for every model, averaged prompts not renormalised.
         batch_size: most frames encoded at once; None picks it by device.
@@ -65,7 +67,7 @@ class VLMReward:
     ) -> None:
         self._check_task(goal, baseline, alpha)
         chosen = _choose_device(device)
-        precision = _choose_precision(precision, chosen)
+        precision = choose_precision(precision, chosen)
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ArgumentError(f"batch_size must be a positive integer, got {batch_size!r}.")
 
@@ -375,22 +377,3 @@ def _numbered(device: torch.device) -> torch.device:
     if device.type != "cuda" or device.index is not None:
         return device
     return torch.device("cuda", torch.cuda.current_device())
-
-
-def _choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that `precision` means on `device`.
-
-    Raises:
-        ArgumentError: it is unknown, or 16 bits on a CPU.
-    """
-    if precision not in clip.PRECISIONS:
-        choices = ", ".join(clip.PRECISIONS)
-        raise ArgumentError(f"precision must be one of {choices}, got {precision!r}.")
-    if precision == "auto":
-        return "fp32" if device.type == "cpu" else "fp16"
-    if precision != "fp32" and device.type == "cpu":
-        raise ArgumentError(
-            f'precision must be "fp32" on a CPU, got {precision!r}. 16-bit towers run at a '
-            "fraction of the speed there."
-        )
-    return precision

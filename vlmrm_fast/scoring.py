@@ -41,7 +41,7 @@ class ScoreConfig:
         num_states: states of the task to draw.
         seed: of the task's states.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32", "fp16" or "bf16".
+        precision: "auto", "fp32", "fp16", "bf16", "int8" or "fp8".
         compat: reproduce the numbers of the paper's authors.
     """
 
