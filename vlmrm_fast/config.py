@@ -147,6 +147,8 @@ class TrainConfig:
     """Seed of everything: weights, exploration, start states."""
     device: str = "auto"
     """Device of policy and reward: auto, cpu, cuda or cuda:N."""
+    labels: Literal["auto", "step", "deferred"] = "auto"
+    """Rewards come with each step, or later while simulation goes on; auto: later on a GPU."""
     num_threads: int = 0
     """Threads of simulation and drawing; 0: one per CPU core."""
     run_dir: str | None = None
@@ -220,6 +222,7 @@ def _check_numbers(config: TrainConfig) -> None:
             config.reward.precision,
             ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
         ),
+        "labels": (config.labels, ("auto", "step", "deferred")),
         "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
     }
     for name, (text, valid) in choices.items():
