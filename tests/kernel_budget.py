@@ -69,8 +69,10 @@ def cases() -> dict[str, Callable[[], Any]]:
         "resize tokens": lambda: preprocess.preprocess(paper, how, half, **tokens),
         "resize compat nchw": lambda: preprocess.preprocess(paper, how.original(), half),
         "score 1": lambda: score.score(rows[:, 0], tasks(1)),
-        "score 8": lambda: score.score(rows[:, 0], tasks(8)),
+        "score 3": lambda: score.score(rows[:, 0], tasks(3)),
+        "score 16": lambda: score.score(rows[:, 0], tasks(16)),
         "score 256": lambda: score.score(rows[:, 0], tasks(256)),
+        "score 256 many": lambda: score.score(rows.view(-1, width), tasks(256)),
         "layernorm fp16": lambda: add_layernorm.add_layernorm(rows[:, 0], None, *norm),
         "add_layernorm fp16": lambda: add_layernorm.add_layernorm(rows, rows, *norm),
         "add_layernorm fp32 to fp16": lambda: add_layernorm.add_layernorm(
