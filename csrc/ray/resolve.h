@@ -33,6 +33,7 @@ class Resolve {
     f_.slot_x[s] = col;
     f_.slot_y[s] = row;
     f_.slot_smooth[s] = smooth;
+    f_.slot_queued[s] = -1;
     if (f_.num_slots == kMaxSlots) flush();
   }
 
@@ -311,8 +312,12 @@ class Resolve {
       face[i] = f_.fragment_id[k] & 7;
       prim[i] = mesh ? f_.fragment_prim[k] : 0;
     }
-    const Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
+    Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
+    // The spare lanes repeat the last point.
+    if (mesh) q.queue = &f_.queue, q.active = lane_index() < splat(static_cast<float>(count));
+    const size_t queued = f_.queue.num_points;
     Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    if (f_.queue.num_points != queued) return queue_packet(c, index, count);
     store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
     for (int i = 0; i < count; ++i) {
       const int weight = f_.fragment_weight[index[i]];
@@ -321,8 +326,26 @@ class Resolve {
     }
   }
 
+  // Leaves fragments to the end of the picture.
+  void queue_packet(const Color& c, const int32_t* fragment, int count) {
+    int32_t pixel[kLanes], weight[kLanes];
+    for (int i = 0; i < count; ++i) {
+      const int s = f_.fragment_slot[fragment[i]];
+      int32_t* number = &f_.slot_queued[s];
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      pixel[i] = *number;
+      weight[i] = f_.fragment_weight[fragment[i]];
+    }
+    queue_fragments(&f_.queue, pack_bytes(c), pixel, weight, count);
+  }
+
   void write_pixels() {
     for (int s = 0; s < f_.num_slots; ++s) {
+      if (f_.slot_queued[s] >= 0) {
+        int32_t* sum = &f_.queue.sum[3 * static_cast<size_t>(f_.slot_queued[s])];
+        for (int k = 0; k < 3; ++k) sum[k] = f_.accumulator[4 * s + k];
+        continue;
+      }
       uint8_t* out = rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]);
       for (int k = 0; k < 3; ++k) {
         out[k] = static_cast<uint8_t>(std::min((f_.accumulator[4 * s + k] + 2) >> 2, 255));

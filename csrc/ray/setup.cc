@@ -306,6 +306,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   slot_x.resize(kMaxSlots);
   slot_y.resize(kMaxSlots);
   slot_smooth.resize(kMaxSlots);
+  slot_queued.resize(kMaxSlots);
   sample_depth.resize(4 * kMaxSlots + 8);
   mirror_sample_depth.resize(4 * kMaxSlots + 8);
   sample_id.resize(4 * kMaxSlots + 8);
@@ -358,6 +359,7 @@ void Frame::fit(const Scene& scene) {
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
     lone_plane.resize(num_lights);
+    mesh_bounds.resize(4 * num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
