@@ -239,10 +239,7 @@ class Painter {
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
-    for (; slots; slots &= slots - 1) {
-      const int i = __builtin_ctz(slots);
-      resolve_.add_slot(row, col + i, !(edges >> i & 1));
-    }
+    if (slots) resolve_.add_slots(row, col, slots, slots & ~edges);
   }
 
   // Writes the `todo` lanes of a packet of `count` pixels.

@@ -1,0 +1,201 @@
+"""Two verbs from frames to rewards: `submit` enqueues, `collect` waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.frames import Fence, FrameRing, Slot, check_slots
+from vlmrm_fast.lanes import Lane
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A claim to the rewards of one submission.
+
+    Attributes:
+        num_frames: how many frames were submitted.
+    """
+
+    num_frames: int
+    _owner: Scorer
+    _claims: list[Any] | None
+
+
+def split_rows(count: int, parts: int) -> list[slice]:
+    """Split rows into consecutive parts whose sizes differ by one at most, larger ones first.
+
+    Args:
+        count: rows, at least 0.
+        parts: at least 1; parts beyond `count` are empty.
+
+    Returns:
+        One slice a part.
+    """
+    size, larger = divmod(count, parts)
+    bounds = [index * size + min(index, larger) for index in range(parts + 1)]
+    return [slice(bounds[index], bounds[index + 1]) for index in range(parts)]
+
+
+class Scorer:
+    """Scores batches of frames while the next ones are made. Not for use from several threads.
+
+    Frames go through a ring of host memory; on a GPU all work after that is enqueued, on the CPU
+    it may run in a background thread. With several devices, each scores its share of the rows.
+
+    Attributes:
+        lanes: one a device.
+        num_slots: K, submissions that can wait to be read at once.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], num_slots: int = 3) -> None:
+        """Take over the lanes.
+
+        Args:
+            lanes: at least one; `VLMReward.scorer` makes them.
+            num_slots: K, at least 3.
+
+        Raises:
+            ArgumentError: `num_slots` is out of range.
+        """
+        check_slots(num_slots)
+        self.lanes = list(lanes)
+        self.num_slots = num_slots
+        self._ring: FrameRing | None = None
+        self._open: Slot | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Submissions whose frames are still being read; never more than `num_slots`."""
+        return 0 if self._ring is None else self._ring.in_flight
+
+    def acquire(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return memory to draw the next frames into; blocks while all of it is being read.
+
+        Args:
+            shape: (N, H, W, 3). Another one than before waits for all frames under way.
+
+        Returns:
+            (N, H, W, 3) uint8, writeable, with old content; the same array until it is submitted.
+            `submit` that very array: it is then not copied on the host. Its content stays, for
+            reading only, until the array is handed out again.
+        """
+        if self._open is None or self._open.frames.shape != tuple(shape):
+            self._open = self._acquire(tuple(shape))
+        return self._open.frames
+
+    def _acquire(self, shape: tuple[int, ...]) -> Slot:
+        if self._ring is None or self._ring.shape != shape:
+            if self._ring is not None:
+                self._ring.drain()
+            # Pinned for a GPU only: locked pages are a scarce thing.
+            pin = any(lane.device.type == "cuda" for lane in self.lanes)
+            self._ring, self._open = FrameRing(self.num_slots, shape, pin), None
+        return self._ring.acquire()
+
+    def submit(self, frames: np.ndarray) -> Ticket:
+        """Enqueue frames; blocks only while all slots of the ring are being read.
+
+        Args:
+            frames: (N, H, W, 3) uint8: the array of the last `acquire`, or any other, whose
+                content is copied.
+
+        Returns:
+            The claim to their rewards.
+
+        Raises:
+            ArgumentError: `frames` has another dtype or shape, or no rows.
+        """
+        slot = self._open
+        if slot is not None and frames is slot.frames:
+            self._open = None
+            return self._launch(slot)
+        _check(frames)
+        slot = self._acquire(tuple(frames.shape))
+        np.copyto(slot.frames, frames)
+        return self._launch(slot)
+
+    def _launch(self, slot: Slot) -> Ticket:
+        """Hand each lane its rows; whatever fails, the slot is not lost."""
+        assert self._ring is not None
+        fences: list[Fence] = []
+        claims: list[Any] = []
+        count = len(slot.frames)
+        try:
+            for lane, rows in zip(self.lanes, split_rows(count, len(self.lanes)), strict=True):
+                if rows.start == rows.stop:
+                    claims.append(None)
+                    continue
+                fence, claim = lane.launch(slot.tensor[rows], slot.index)
+                fences.append(fence)
+                claims.append(claim)
+        finally:
+            self._ring.send(slot, fences)
+        return Ticket(count, self, claims)
+
+    def collect(self, tickets: Sequence[Ticket]) -> np.ndarray:
+        """Return rewards; blocks until they are there. Each ticket can be collected once.
+
+        Args:
+            tickets: T tickets of this scorer for N frames each, in any order.
+
+        Returns:
+            (T, N) float32, or (T, N, P) for P > 1 rewards a frame.
+
+        Raises:
+            ArgumentError: a ticket is another scorer's, was collected before, or is for another
+                number of frames.
+        """
+        if not tickets:
+            return np.empty((0, 0), np.float32)
+        for ticket in tickets:
+            if ticket._owner is not self or ticket._claims is None:
+                what = "another scorer's" if ticket._owner is not self else "collected already"
+                raise ArgumentError(f"tickets must be this scorer's own and new, got one {what}.")
+            if ticket.num_frames != tickets[0].num_frames:
+                raise ArgumentError(
+                    f"tickets must be for equally many frames, got {tickets[0].num_frames} and "
+                    f"{ticket.num_frames}. Collect them one by one."
+                )
+        rows: list[list[Any]] = [ticket._claims or [] for ticket in tickets]
+        for ticket in tickets:
+            ticket._claims = None
+        parts = [
+            lane.gather(claims)
+            for lane, claims in zip(self.lanes, zip(*rows, strict=True), strict=True)
+            if claims[0] is not None
+        ]
+        rewards = torch.cat(parts, dim=1).numpy()
+        return rewards[..., 0] if rewards.shape[2] == 1 else rewards
+
+    def close(self) -> None:
+        """Finish what was submitted; free threads and memory."""
+        if self._ring is not None:
+            self._ring.drain()
+        for lane in self.lanes:
+            lane.close()
+
+    def __enter__(self) -> Scorer:
+        """Return self."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        self.close()
+
+
+def _check(frames: Any) -> None:
+    """Raise ArgumentError unless `frames` is a (N, H, W, 3) uint8 array with pixels."""
+    shape: tuple[int, ...] = getattr(frames, "shape", ())
+    dtype = getattr(frames, "dtype", type(frames).__name__)
+    if not isinstance(frames, np.ndarray) or dtype != np.uint8 or len(shape) != 4:
+        raise ArgumentError(
+            f"frames must be a (N, H, W, 3) uint8 array, got {dtype} of shape {tuple(shape)}."
+        )
+    if shape[3] != 3 or min(shape) < 1:
+        raise ArgumentError(f"frames must be (N, H, W, 3), each at least 1, got {tuple(shape)}.")
