@@ -8,8 +8,10 @@ Where triton is not installed, CUDA tensors take the twins too.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -173,16 +175,43 @@ _NORM = "Tensor weight, Tensor bias, float eps"
 _HOW = "int size, float[] mean, float[] std, str interpolation, str resize_mode, int fill, bool aa"
 
 
-def _register(name: str, schema: str, twin: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Register an op: its twin for every device, and shapes for tracing."""
+def _register(
+    name: str,
+    schema: str,
+    make: Callable[[ModuleType], Callable[..., Any]],
+    fake: Callable[..., Any],
+) -> Any:
+    """Register an op: its twin for every device, its kernel for CUDA, shapes for tracing.
+
+    Args:
+        name: of the op and of the module with its kernel.
+        schema: what torch checks calls against.
+        make: the op's function, of the module that it calls: the twin's or the kernel's.
+        fake: shapes, dtypes and strides.
+
+    Returns:
+        The op.
+    """
+    twin = make(reference)
     op = torch.library.custom_op(f"vlmrm_fast::{name}", twin, mutates_args=(), schema=schema)
     op.register_fake(fake)
+
+    @functools.cache
+    def kernel() -> Callable[..., Any]:
+        # Only a CUDA tensor needs triton's compiler.
+        home = "add_layernorm" if name == "layernorm" else name
+        return make(importlib.import_module(f"vlmrm_fast.kernels.{home}"))
+
+    op.register_kernel("cuda")(lambda *args: (kernel() if has_triton() else twin)(*args))
     return op
 
 
-def _twin_preprocess(frames: Tensor, *values: Any) -> Tensor:
-    *how, dtype, layout, patch, raw = values
-    return reference.preprocess(frames, _how(how), dtype, layout=layout, patch=patch, raw=raw)
+def _make_preprocess(home: Any) -> Callable[..., Tensor]:
+    def run(frames: Tensor, *values: Any) -> Tensor:
+        *how, dtype, layout, patch, raw = values
+        return home.preprocess(frames, _how(how), dtype, layout=layout, patch=patch, raw=raw)
+
+    return run
 
 
 def _fake_preprocess(frames: Tensor, *values: Any) -> Tensor:
@@ -193,16 +222,16 @@ def _fake_preprocess(frames: Tensor, *values: Any) -> Tensor:
     return frames.new_empty(shape, dtype=dtype).permute(0, 3, 1, 2)
 
 
-def _twin_score(z: Tensor, *tasks: Tensor) -> Tensor:
-    return reference.score(z, Tasks(*tasks))
+def _make_score(home: Any) -> Callable[..., Tensor]:
+    return lambda z, *tasks: home.score(z, Tasks(*tasks))
 
 
 def _fake_score(z: Tensor, goal: Tensor, *_: Tensor) -> Tensor:
     return z.new_empty(z.shape[0], goal.shape[0], dtype=goal.dtype)
 
 
-def _twin_layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return reference.add_layernorm(x, None, weight, bias, eps)[1]
+def _make_layernorm(home: Any) -> Callable[..., Tensor]:
+    return lambda x, *norm: home.add_layernorm(x, None, *norm)[1]
 
 
 def _fake_layernorm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -216,9 +245,8 @@ def _fake_add_layernorm(
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=weight.dtype)
 
 
-def _twin_reward_head(rows: Tensor, *values: Any) -> Tensor:
-    weight, bias, eps, projection, *tasks = values
-    return reference.reward_head(rows, weight, bias, eps, projection, Tasks(*tasks))
+def _make_reward_head(home: Any) -> Callable[..., Tensor]:
+    return lambda *values: home.reward_head(*values[:5], Tasks(*values[5:]))
 
 
 def _fake_reward_head(rows: Tensor, *values: Any) -> Tensor:
@@ -228,17 +256,17 @@ def _fake_reward_head(rows: Tensor, *values: Any) -> Tensor:
 _preprocess = _register(
     "preprocess",
     f"(Tensor frames, {_HOW}, ScalarType dtype, str layout, int patch, bool raw) -> Tensor",
-    _twin_preprocess,
+    _make_preprocess,
     _fake_preprocess,
 )
-_score = _register("score", f"(Tensor z, {_TASKS}) -> Tensor", _twin_score, _fake_score)
+_score = _register("score", f"(Tensor z, {_TASKS}) -> Tensor", _make_score, _fake_score)
 _layernorm = _register(
-    "layernorm", f"(Tensor x, {_NORM}) -> Tensor", _twin_layernorm, _fake_layernorm
+    "layernorm", f"(Tensor x, {_NORM}) -> Tensor", _make_layernorm, _fake_layernorm
 )
 _add_layernorm = _register(
     "add_layernorm",
     f"(Tensor x, Tensor residual, {_NORM}) -> (Tensor, Tensor)",
-    reference.add_layernorm,
+    lambda home: home.add_layernorm,
     _fake_add_layernorm,
 )
 _reward_head = _register(
@@ -246,6 +274,6 @@ _reward_head = _register(
     # "norm_": a task has a weight too.
     f"(Tensor rows, Tensor norm_weight, Tensor norm_bias, float eps, Tensor projection, {_TASKS})"
     " -> Tensor",
-    _twin_reward_head,
+    _make_reward_head,
     _fake_reward_head,
 )

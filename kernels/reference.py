@@ -218,7 +218,8 @@ def preprocess(
         pixels.mul_(1 / (255 * std)).sub_(pixels.new_tensor(how.mean).view(1, 3, 1, 1) / std)
     if layout == "tokens":
         return _patch_tokens(pixels, patch).to(dtype)
-    return pixels.to(dtype=dtype, memory_format=torch.channels_last)
+    # A cropped frame is a view so far: `contiguous` gives it the promised strides.
+    return pixels.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def _patch_tokens(pixels: torch.Tensor, patch: int) -> torch.Tensor:
@@ -231,7 +232,7 @@ def _patch_tokens(pixels: torch.Tensor, patch: int) -> torch.Tensor:
 
 def _resize(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     """Bring (B, 3, H, W) float pixels of 0 ... 255 to (B, 3, S, S) in the mode of `how`."""
-    height, width = _scaled_shape(pixels.shape[-2], pixels.shape[-1], how)
+    height, width = scaled_shape(pixels.shape[-2], pixels.shape[-1], how)
     if how.antialias:
         # PIL resamples rows first and stores 8 bits between its two passes.
         pixels = _resample(pixels, (pixels.shape[-2], width), how).round_().clamp_(0, 255)
@@ -248,7 +249,7 @@ def _resample(pixels: torch.Tensor, shape: tuple[int, int], how: Preprocessing) 
     )
 
 
-def _scaled_shape(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
+def scaled_shape(height: int, width: int, how: Preprocessing) -> tuple[int, int]:
     """Return the size after resampling, before the crop or the padding.
 
     Source: torchvision's Resize truncates the long side; open_clip's ResizeKeepRatio rounds.

@@ -43,6 +43,7 @@ struct ViewLight {
 struct Caster {
   int32_t view;
   bool inside_near;      // part of it lies before the near plane of the shadow map
+  bool queued;           // triangles whose shadows on triangles the ShadowQueue finds
   float u0, u1, v0, v1;  // bounds on the light's image plane, at unit depth for spot lights
 };
 
@@ -50,16 +51,50 @@ constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
 constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
-constexpr int kMaxFragments = kMaxSlots * 8;
-constexpr int kMaxPairs = kMaxSlots * 18;
+constexpr int kMaxFragments = kMaxSlots * 8 + kMaxLanes;  // room to write whole packets
+constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
 
-// What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4).
-struct MeshSamples {
-  std::vector<float> depth;  // zfar where there are none
-  std::vector<int32_t> id, prim;
+// Points that meshes may keep from one light.
+struct QueuedPoints {
+  size_t count = 0;
+  std::vector<float> x, y, near;         // texel of the shadow map and nearness to the light
+  std::vector<int32_t> fragment, delta;  // what 0xBBGGRR the light adds to which fragment
+  std::vector<int32_t> dark;             // the answer
+};
+
+// The same points in the order of the cells of a grid.
+struct PointGrid {
+  std::vector<float> x, y, near;
+  std::vector<int32_t> dark, index, cell, start;
+};
+
+// Fragments whose lights are known only when the whole picture is painted, and their pixels.
+struct ShadowQueue {
+  size_t num_points = 0, num_fragments = 0, num_pixels = 0;
+  std::vector<QueuedPoints> light;
+  std::vector<int32_t> rgb, pixel, weight;  // of fragments, 0xBBGGRR; numbers of their pixels
+  std::vector<int32_t> place;               // of pixels, in the picture
+  std::vector<uint64_t> sum;                // of their fragments: red, green and blue, 16 bits each
+  PointGrid grid;
 };
 
 struct Background;  // cache.h
+
+// What is seen at some places; `prim` is empty without meshes.
+struct SurfaceTable {
+  std::vector<float> depth;
+  std::vector<int32_t> id, prim;
+};
+// What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4), where
+// depth is zfar if there are none.
+using MeshSamples = SurfaceTable;
+
+// Surfaces to be shaded at the centre of a slot's pixel, and how many of its four samples show them.
+struct FragmentTable {
+  int count = 0;
+  std::vector<float> depth;
+  std::vector<int32_t> id, prim, slot, weight;
+};
 
 struct Frame {
   Frame(const Scene& scene, int height, int width);
@@ -88,6 +123,8 @@ struct Frame {
   // together but for `lone_plane`, the one plane among them, if there is one.
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
+  std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  ShadowQueue queue;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
@@ -114,18 +151,17 @@ struct Frame {
   std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
 
-  // Slots: pixels that need more than one surface.
+  // Slots: pixels that need more than one surface. Tables of four a slot hold its sub-samples.
   int num_slots = 0;
-  std::vector<int32_t> slot_pixel, slot_x, slot_y, slot_smooth;
-  std::vector<float> sample_depth, mirror_sample_depth;
-  std::vector<int32_t> sample_id, mirror_sample_id;
-  std::vector<int32_t> sample_prim, mirror_sample_prim;
-  std::vector<uint16_t> accumulator;
+  std::vector<int32_t> slot_x, slot_y, slot_smooth;
+  std::vector<int32_t> slot_queued;  // number in the ShadowQueue, or -1
+  SurfaceTable center, mirror_center;
+  std::vector<float> sample_x, sample_y;
+  SurfaceTable sample, mirror_sample;
+  std::vector<uint64_t> accumulator;  // red, green and blue, 16 bits each
   int num_pairs = 0;
   std::vector<int32_t> pair_view, pair_slot, pair_sorted;
-  int num_fragments = 0;
-  std::vector<float> fragment_x, fragment_y, fragment_depth;
-  std::vector<int32_t> fragment_id, fragment_prim, fragment_slot, fragment_weight, fragment_sorted;
+  FragmentTable fragment, sorted_fragment;
   std::vector<int32_t> bucket;
 };
 

@@ -52,12 +52,14 @@ VLMRM_INLINE int bits_of(Four mask) {
 }
 #endif
 typedef float FourFloats __attribute__((vector_size(16)));
+typedef int32_t LooseNumber __attribute__((may_alias));
 typedef int32_t LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float LooseFourFloats __attribute__((vector_size(16), aligned(4), may_alias));
 VLMRM_INLINE Four load_four(const int32_t* p) { return *reinterpret_cast<const LooseFour*>(p); }
 VLMRM_INLINE FourFloats load_four(const float* p) {
   return *reinterpret_cast<const LooseFourFloats*>(p);
 }
+
 // Overwrites the numbers at `p` where the mask is set.
 VLMRM_INLINE void put_four(int32_t* p, Four mask, Four a) {
   *reinterpret_cast<LooseFour*>(p) = (mask & a) | (~mask & load_four(p));
@@ -115,6 +117,32 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
 }
 
+VLMRM_INLINE void raw_append(LooseNumber* out, RawMask m, RawInt a) {
+  // Not straight to memory, which takes more than a hundred cycles on Zen 4.
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(m, reinterpret_cast<__m512i>(a)));
+}
+VLMRM_INLINE RawInt raw_ranks(RawMask m) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return reinterpret_cast<RawInt>(_mm512_maskz_expand_epi32(m, lanes));
+}
+VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) {
+  const __m128i four = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const __m512i order = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return reinterpret_cast<RawInt>(
+      _mm512_permutexvar_epi32(order, _mm512_castsi128_si512(four)));
+}
+VLMRM_INLINE RawInt raw_join(Four a, Four b, Four c, Four d) {
+  __m512i all = _mm512_castsi128_si512(reinterpret_cast<__m128i>(a));
+  all = _mm512_inserti32x4(all, reinterpret_cast<__m128i>(b), 1);
+  all = _mm512_inserti32x4(all, reinterpret_cast<__m128i>(c), 2);
+  return reinterpret_cast<RawInt>(_mm512_inserti32x4(all, reinterpret_cast<__m128i>(d), 3));
+}
+template <int k>
+VLMRM_INLINE RawInt raw_turn(RawInt a) {
+  constexpr auto kOrder = static_cast<_MM_PERM_ENUM>(0xe4e4 >> (2 * k) & 0xff);
+  return reinterpret_cast<RawInt>(_mm512_shuffle_epi32(reinterpret_cast<__m512i>(a), kOrder));
+}
+
 // Writes the low three bytes of each lane one after another.
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
   const __m512i drop = _mm512_broadcast_i32x4(kDropFourth);
@@ -151,6 +179,22 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
 
+VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) {
+  const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  const __m256i order = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+  return reinterpret_cast<RawInt>(
+      _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(two), order));
+}
+VLMRM_INLINE RawInt raw_join(Four a, Four b) {
+  return reinterpret_cast<RawInt>(
+      _mm256_set_m128i(reinterpret_cast<__m128i>(b), reinterpret_cast<__m128i>(a)));
+}
+template <int k>
+VLMRM_INLINE RawInt raw_turn(RawInt a) {
+  return reinterpret_cast<RawInt>(
+      _mm256_shuffle_epi32(reinterpret_cast<__m256i>(a), 0xe4e4 >> (2 * k) & 0xff));
+}
+
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
   const __m256i drop = _mm256_broadcastsi128_si256(kDropFourth);
   const __m256i join = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 6, 6);
@@ -177,6 +221,11 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) { return _mm_floor_ps(a); }
 VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) { return a * b + c; }
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return _mm_rcp_ps(a); }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return _mm_rsqrt_ps(a); }
+template <int k>
+VLMRM_INLINE RawInt raw_turn(RawInt a) {
+  return reinterpret_cast<RawInt>(
+      _mm_shuffle_epi32(reinterpret_cast<__m128i>(a), 0xe4e4 >> (2 * k) & 0xff));
+}
 VLMRM_INLINE void raw_store_rgb(uint8_t* out, RawInt a) {
   const __m128i b = _mm_shuffle_epi8(reinterpret_cast<__m128i>(a), kDropFourth);
   const int32_t last = _mm_extract_epi32(b, 2);
@@ -261,6 +310,36 @@ VLMRM_INLINE float raw_smallest(RawFloat a) { return vminvq_f32(a); }
 VLMRM_INLINE float raw_smallest(RawFloat a) {
   float r = a[0];
   for (int i = 1; i < kLanes; ++i) r = a[i] < r ? a[i] : r;
+  return r;
+}
+#endif
+
+// What comes in fours is laid side by side in wider vectors.
+#if !defined(__AVX2__)
+VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) { return *p - RawInt{}; }
+VLMRM_INLINE RawInt raw_join(Four a) { return a; }
+#endif
+#if !defined(__SSE4_2__)
+// Within each four lanes, lane i holds what lane (i + k) % 4 held.
+template <int k>
+VLMRM_INLINE RawInt raw_turn(RawInt a) {
+  return RawInt{a[k & 3], a[(k + 1) & 3], a[(k + 2) & 3], a[(k + 3) & 3]};
+}
+#endif
+
+#if !defined(__AVX512F__)
+// Writes the lanes of the mask one after another.
+VLMRM_INLINE void raw_append(LooseNumber* out, RawMask m, RawInt a) {
+  int32_t all[kLanes];
+  std::memcpy(all, &a, sizeof all);
+  for (int rest = raw_bits(m); rest; rest &= rest - 1) *out++ = all[__builtin_ctz(rest)];
+}
+// How many lanes of the mask come before each of them; 0 elsewhere.
+VLMRM_INLINE RawInt raw_ranks(RawMask m) {
+  int32_t all[kLanes] = {0}, rank = 0;
+  for (int rest = raw_bits(m); rest; rest &= rest - 1) all[__builtin_ctz(rest)] = rank++;
+  RawInt r;
+  std::memcpy(&r, all, sizeof all);
   return r;
 }
 #endif

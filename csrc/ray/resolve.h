@@ -6,7 +6,6 @@
 #define VLMRM_RAY_RESOLVE_H_
 
 #include <algorithm>
-#include <limits>
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
@@ -15,141 +14,94 @@
 #include "ray/shade_lathe.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
+#include "ray/slots.h"
 #include "ray/still.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
 
+// Added to the weight of a fragment whose surface does not show at its pixel's centre.
+constexpr int kBeside = 8;
+
 class Resolve {
  public:
   Resolve(const Scene& scene, Frame* frame, uint8_t* rgb)
       : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())),
-        has_meshes_(!frame->prim.empty()) {
-    f_.num_slots = 0;
-  }
+        has_meshes_(!frame->prim.empty()), queue_(frame) {}
 
-  // Queues a pixel; a smooth one shows only its centre's surfaces.
-  void add_slot(int row, int col, bool smooth) {
-    const int s = f_.num_slots++;
-    f_.slot_pixel[s] = row * f_.pitch + col;
-    f_.slot_x[s] = col;
-    f_.slot_y[s] = row;
-    f_.slot_smooth[s] = smooth;
-    if (f_.num_slots == kMaxSlots) flush();
+  // Queues the pixels `lanes` of a packet; `smooth` ones show only their centre's surfaces.
+  void add_slots(int row, int col, int lanes, int smooth) {
+    if (queue_.is_full()) flush();
+    queue_.add(row, col, lanes, smooth);
   }
 
   void flush() {
     if (f_.num_slots == 0) return;
-    find_pairs();
+    place_samples();
     sample_pairs();
     make_fragments();
-    if (f_.recorder) record_fragments();
     shade_fragments();
     write_pixels();
-    f_.num_slots = 0;
+    queue_.clear();
   }
 
  private:
-  // Lists which geoms may cover the sub-samples of each slot: those of the 3 x 3 neighbours.
-  void find_pairs() {
-    f_.num_pairs = 0;
-    clear(&f_.sample_depth, &f_.sample_id);
-    if (f_.mirror) clear(&f_.mirror_sample_depth, &f_.mirror_sample_id);
-    for (int s = 0; s < f_.num_slots; ++s) {
-      if (f_.far) limit_at(s);
-      if (f_.slot_smooth[s]) continue;
-      if (has_meshes_) take_triangles(f_.samples, s);
-      add_neighbours(f_.id, s);
-      if (f_.mirror) add_neighbours(f_.mirror_id, s);
+  static constexpr int kSlots = kLanes / 4;  // a slot's four samples take four lanes
+
+  // Puts the sub-samples in their places, before the sky and what triangles cover them.
+  void place_samples() {
+    const vf dx = repeat4(kSampleX), dy = repeat4(kSampleY);
+    const vf left = splat(f_.left), top = splat(f_.top);
+    const vf step_x = splat(f_.step_x), step_y = splat(f_.step_y);
+    for (int k = 0; k < 4 * f_.num_slots; k += kLanes) {
+      const vf col = to_float(each_four_times(f_.slot_x.data() + k / 4));
+      const vf row = to_float(each_four_times(f_.slot_y.data() + k / 4));
+      store(f_.sample_x.data() + k, left + (col + dx) * step_x);
+      store(f_.sample_y.data() + k, top - (row + dy) * step_y);
+      clear(&f_.sample, k, limit_depth(scene_, f_, left + col * step_x, top - row * step_y));
+      if (f_.mirror) clear(&f_.mirror_sample, k, splat(scene_.zfar));
+      if (has_meshes_) take_triangles(f_.samples, k, all_lanes(), vf{}, &f_.sample);
     }
   }
 
-  // Starts a slot's samples with the triangles that cover them.
-  void take_triangles(const MeshSamples& from, int s) {
-    const size_t at = 4 * static_cast<size_t>(f_.slot_pixel[s]);
-    const FourFloats t = load_four(&from.depth[at]);
-    const Four wins = t < load_four(&f_.sample_depth[4 * s]);
-    put_four(&f_.sample_depth[4 * s], wins, t);
-    put_four(&f_.sample_id[4 * s], wins, load_four(&from.id[at]));
-    put_four(&f_.sample_prim[4 * s], wins, load_four(&from.prim[at]));
+  void clear(SurfaceTable* samples, int k, vf depth) {
+    store(samples->depth.data() + k, depth);
+    store(samples->id.data() + k, splat(int32_t{-1}));
+    store(samples->prim.data() + k, vi{});
+  }
+
+  // Gives a packet of samples the triangles that cover them, where allowed and behind `front`.
+  void take_triangles(const MeshSamples& from, int k, vm allowed, vf front, SurfaceTable* to) {
+    int32_t pixel[kSlots];
+    for (int j = 0; j < kSlots; ++j) pixel[j] = f_.slot_y[k / 4 + j] * f_.pitch + f_.slot_x[k / 4 + j];
+    const vf t = load_fours(from.depth.data(), pixel), old = load(to->depth.data() + k);
+    const vm wins = allowed & (t < old) & (t > front);
+    if (!any(wins)) return;
+    auto keep = [&](auto* table, const auto* source) __attribute__((always_inline)) {
+      store(table + k, select(wins, load_fours(source, pixel), load(table + k)));
+    };
+    keep(to->depth.data(), from.depth.data());
+    keep(to->id.data(), from.id.data());
+    keep(to->prim.data(), from.prim.data());
   }
 
   // The same in the mirror, once it is known which samples show that.
-  void take_mirrored_triangles(int s) {
-    const MeshSamples& from = f_.mirror_samples;
-    const size_t at = 4 * static_cast<size_t>(f_.slot_pixel[s]);
-    const FourFloats t = load_four(&from.depth[at]);
-    Four wins = t < load_four(&f_.mirror_sample_depth[4 * s]);
-    wins &= load_four(&f_.sample_id[4 * s]) >> 3 == f_.reflective;
-    wins &= t > load_four(&f_.sample_depth[4 * s]);
-    put_four(&f_.mirror_sample_depth[4 * s], wins, t);
-    put_four(&f_.mirror_sample_id[4 * s], wins, load_four(&from.id[at]));
-    put_four(&f_.mirror_sample_prim[4 * s], wins, load_four(&from.prim[at]));
-  }
-
-  // Nothing shows beyond the sky box in a slot's pixel.
-  void limit_at(int s) {
-    float limit[kLanes];
-    store(limit, limit_depth(scene_, f_, splat(f_.left + f_.slot_x[s] * f_.step_x),
-                             splat(f_.top - f_.slot_y[s] * f_.step_y)));
-    std::fill_n(f_.sample_depth.begin() + 4 * s, 4, limit[0]);
-  }
-
-  void clear(std::vector<float>* depth, std::vector<int32_t>* id) {
+  void take_mirrored_triangles() {
     for (int k = 0; k < 4 * f_.num_slots; k += kLanes) {
-      store(depth->data() + k, splat(scene_.zfar));
-      store(id->data() + k, splat(int32_t{-1}));
+      const vm over = (load(f_.sample.id.data() + k) >> 3) == splat(f_.reflective);
+      take_triangles(f_.mirror_samples, k, over, load(f_.sample.depth.data() + k),
+                     &f_.mirror_sample);
     }
   }
 
-  void add_neighbours(const std::vector<int32_t>& ids, int s) {
-    const int x = f_.slot_x[s], y = f_.slot_y[s], left = std::max(x - 1, 0);
-    const int32_t* here = ids.data() + y * f_.pitch + left;
-    const int32_t* row[3] = {y > 0 ? here - f_.pitch : here, here,
-                             y + 1 < f_.height ? here + f_.pitch : here};
-    Four view[3];
-    for (int i = 0; i < 3; ++i) view[i] = load_four(row[i]) >> 3;
-    // Bit 4 i + j is set for a surface in row i and column j that is not listed yet.
-    const int inside = (1 << (std::min(x + 2, f_.width) - left)) - 1;
-    int rest = inside * 0x111 & ~(bits_of(view[0] < 0) | bits_of(view[1] < 0) << 4 |
-                                  bits_of(view[2] < 0) << 8);
-    while (rest) {
-      const int at = __builtin_ctz(rest);
-      const int32_t one = row[at >> 2][at & 3] >> 3;
-      rest &= ~(bits_of(view[0] == one) | bits_of(view[1] == one) << 4 |
-                bits_of(view[2] == one) << 8);
-      f_.pair_view[f_.num_pairs] = one;
-      f_.pair_slot[f_.num_pairs++] = s;
-    }
-  }
-
-  // What one sample or pixel centre shows; prim tells triangles and facets apart.
-  struct Surface {
-    int32_t id, prim;
-    float t;
-    bool operator==(const Surface& s) const { return id == s.id && prim == s.prim; }
-  };
-
-  bool is_mesh(int32_t id) const { return has_meshes_ && id >= 0 && f_.view[id >> 3].type == kMesh; }
-
-  Surface surface(const std::vector<int32_t>& ids, const std::vector<int32_t>& prims,
-                  const std::vector<float>& depths, int at) const {
-    return {ids[at], is_mesh(ids[at]) ? prims[at] : 0, depths[at]};
-  }
-
-  Surface sampled(const std::vector<int32_t>& ids, const std::vector<int32_t>& prims,
-                  const std::vector<float>& depths, int at) const {
-    return {ids[at], ids[at] < 0 ? 0 : prims[at], depths[at]};
-  }
-
-  // Stable counting sort of `keys` into `sorted`; bucket[k] becomes the start of key k.
-  void sort_by(const std::vector<int32_t>& keys, int count, int num_keys,
-               std::vector<int32_t>* sorted) {
+  // Fills `bucket`: the k-th starts at bucket[k], once `place` has been called for all of `keys`.
+  template <class F>
+  void sort_by(const int32_t* keys, int count, int num_keys, F&& place) {
     int32_t* start = f_.bucket.data();
     std::fill(start, start + num_keys + 1, 0);
     for (int i = 0; i < count; ++i) ++start[keys[i] + 1];
     for (int k = 0; k < num_keys; ++k) start[k + 1] += start[k];
-    for (int i = 0; i < count; ++i) (*sorted)[start[keys[i]]++] = i;
+    for (int i = 0; i < count; ++i) place(i, start[keys[i]]++);
     for (int k = num_keys; k > 0; --k) start[k] = start[k - 1];
     start[0] = 0;
   }
@@ -160,156 +112,115 @@ class Resolve {
     int view, begin, end;
     template <int kType>
     VLMRM_INLINE void run() {
-      self->sample_view<kType>(g, view, begin, end);
+      SurfaceTable* to = g.mirrored ? &self->f_.mirror_sample : &self->f_.sample;
+      for (int k = begin; k < end; k += kSlots) {
+        self->sample_view<kType>(g, view, k, std::min(kSlots, end - k), to);
+      }
     }
   };
 
   void sample_pairs() {
-    sort_by(f_.pair_view, f_.num_pairs, num_views_, &f_.pair_sorted);
+    const int32_t* slot = f_.pair_slot.data();
+    int32_t* sorted = f_.pair_sorted.data();
+    sort_by(f_.pair_view.data(), f_.num_pairs, num_views_,
+            [=](int from, int to) { sorted[to] = slot[from]; });
     for (int v = 0; v < num_views_; ++v) {
-      if (2 * v == num_views_ && f_.mirror && has_meshes_) {
-        for (int s = 0; s < f_.num_slots; ++s) {
-          if (!f_.slot_smooth[s]) take_mirrored_triangles(s);
-        }
-      }
+      if (2 * v == num_views_ && f_.mirror && has_meshes_) take_mirrored_triangles();
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
       if (begin == end || f_.view[v].type == kMesh) continue;
       with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
     }
   }
 
-  // A slot's four samples take four lanes.
   template <int kType>
-  VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int end) {
-    constexpr int kSlots = kLanes / 4;
-    const vf dx = repeat4(kSampleX), dy = repeat4(kSampleY);
-    for (int k = begin; k < end; k += kSlots) {
-      const int count = std::min(kSlots, end - k);
-      int slot[kSlots];
-      float px[kLanes], py[kLanes], t[kLanes];
-      int32_t id[kLanes], prim[kLanes] = {0};
-      for (int j = 0; j < kSlots; ++j) {
-        slot[j] = f_.pair_slot[f_.pair_sorted[k + std::min(j, count - 1)]];
-        std::fill(px + 4 * j, px + 4 * j + 4, static_cast<float>(f_.slot_x[slot[j]]));
-        std::fill(py + 4 * j, py + 4 * j + 4, static_cast<float>(f_.slot_y[slot[j]]));
-      }
-      vf x = splat(f_.left) + (load(px) + dx) * splat(f_.step_x);
-      vf y = splat(f_.top) - (load(py) + dy) * splat(f_.step_y);
-      const Range range = {splat(scene_.znear), splat(scene_.zfar)};
-      const bool facets = is_lathed(kType) && !g.hollow;
-      Hit h = facets ? hit_facets<kType>(g, x, y) : f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
-                         : hit_eye<kType>(g, x, y, range);
-      const vm hits = h.mask & (h.t > splat(scene_.znear));
-      if (!any(hits)) continue;
-      if (facets) store(prim, h.prim);
-      store(t, select(hits, h.t, splat(std::numeric_limits<float>::infinity())));
-      store(id, h.face + splat(int32_t{view * 8}));
-      for (int j = 0; j < count; ++j) {
-        keep(g, 4 * slot[j], load_four(t + 4 * j), load_four(id + 4 * j), load_four(prim + 4 * j));
-      }
-    }
-  }
-
-  template <int kType>
-  VLMRM_INLINE Hit hit_facets(const ViewGeom& g, vf x, vf y) const {
+  VLMRM_INLINE Hit sample_hit(const ViewGeom& g, vf x, vf y, Range range) const {
     if constexpr (is_lathed(kType)) {
-      const Ray ray = f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y);
-      return Lathed<kType>(scene_, g).hit(ray);
+      if (!g.hollow && scene_.lathe.slices > 0) {
+        const Lathed<kType> shape(scene_, g);
+        return shape.hit(f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y));
+      }
     }
-    return hit_eye<kType>(g, x, y, {x, x});
+    return f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
+                      : hit_eye<kType>(g, x, y, range);
   }
 
-  // The four samples of a slot, at infinity where nothing was hit, against what it holds.
-  VLMRM_INLINE void keep(const ViewGeom& g, int k, FourFloats t, Four id, Four prim) {
-    float* depth = &(g.mirrored ? f_.mirror_sample_depth : f_.sample_depth)[k];
-    Four wins = t <= load_four(depth);
+  // Keeps what the samples of `count` slots show of a geom, where it is the nearest so far.
+  template <int kType>
+  VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int count,
+                                SurfaceTable* to) {
+    int32_t slot[kSlots];
+    for (int j = 0; j < kSlots; ++j) slot[j] = f_.pair_sorted[begin + std::min(j, count - 1)];
+    const vf x = load_fours(f_.sample_x.data(), slot), y = load_fours(f_.sample_y.data(), slot);
+    const vf old = load_fours(to->depth.data(), slot);
+    const Range range = {splat(scene_.znear), old};
+    const Hit h = sample_hit<kType>(g, x, y, range);
+    vm wins = h.mask & (h.t > splat(scene_.znear)) & (h.t <= old);
     if (g.mirrored) {
-      wins &= load_four(&f_.sample_id[k]) >> 3 == f_.reflective;
-      wins &= t > load_four(&f_.sample_depth[k]);
+      const vi under = load_fours(f_.sample.id.data(), slot) >> 3;
+      wins &= (under == splat(f_.reflective)) & (h.t > load_fours(f_.sample.depth.data(), slot));
     }
-    put_four(depth, wins, t);
-    put_four(&(g.mirrored ? f_.mirror_sample_id : f_.sample_id)[k], wins, id);
-    put_four(&(g.mirrored ? f_.mirror_sample_prim : f_.sample_prim)[k], wins, prim);
+    if (!any(wins)) return;
+    auto keep = [&](auto* table, auto a) __attribute__((always_inline)) {
+      store_fours(table, slot, select(wins, a, load_fours(table, slot)));
+    };
+    keep(to->depth.data(), h.t);
+    keep(to->id.data(), h.face + splat(int32_t{view * 8}));
+    keep(to->prim.data(), h.prim);
   }
 
-  void add_fragment(int slot, const Surface& s, int weight) {
-    const int k = f_.num_fragments++;
-    f_.fragment_slot[k] = slot;
-    f_.fragment_id[k] = s.id;
-    f_.fragment_depth[k] = s.t;
-    f_.fragment_prim[k] = s.prim;
-    f_.fragment_x[k] = f_.left + f_.slot_x[slot] * f_.step_x;
-    f_.fragment_y[k] = f_.top - f_.slot_y[slot] * f_.step_y;
-    f_.fragment_weight[k] = weight;
-  }
-
-  // A surface that a sample shows, as if it reached the pixel's centre: OpenGL shades there what
-  // covers any sample. Depth changes fast on a plane only, round the edges of what stands on it.
-  Surface at_center(int slot, Surface s) const {
-    if (s.id < 0 || scene_.orthographic) return s;
-    const ViewGeom& g = f_.view[s.id >> 3];
-    if (g.type != kPlane) return s;
-    const float x = f_.left + f_.slot_x[slot] * f_.step_x, y = f_.top - f_.slot_y[slot] * f_.step_y;
-    const float* n = g.axis[2];
-    const float t = g.eye[2] / (n[2] - x * n[0] - y * n[1]);
-    if (t > 0.01f * s.t && t < 100 * s.t) s.t = t;
-    return s;
-  }
-
-  // One fragment per distinct surface among the samples.
-  void add_samples(int slot, const Surface* sample, const Surface& center, bool sky) {
-    int done = 0;
-    for (int i = 0; i < 4; ++i) {
-      if (done >> i & 1 || (sample[i].id < 0 && !sky)) continue;
-      int weight = 0;
-      for (int j = i; j < 4; ++j) {
-        if (sample[j] == sample[i]) ++weight, done |= 1 << j;
-      }
-      add_fragment(slot, sample[i] == center ? center : at_center(slot, sample[i]), weight);
-    }
-  }
-
+  // One fragment per distinct surface among the samples of a slot.
   void make_fragments() {
-    f_.num_fragments = 0;
-    for (int s = 0; s < f_.num_slots; ++s) {
-      const int at = f_.slot_pixel[s];
-      const Surface center = surface(f_.id, f_.prim, f_.depth, at);
-      Surface mirrored = {-1, 0, 0.0f};
-      if (f_.mirror) mirrored = surface(f_.mirror_id, f_.mirror_prim, f_.mirror_depth, at);
-      if (f_.slot_smooth[s]) {
-        add_fragment(s, center, 4);
-        if (mirrored.id >= 0) add_fragment(s, mirrored, 4);
-        continue;
-      }
-      Surface sample[4];
-      for (int i = 0; i < 4; ++i) {
-        sample[i] = sampled(f_.sample_id, f_.sample_prim, f_.sample_depth, 4 * s + i);
-      }
-      add_samples(s, sample, center, true);
-      if (!f_.mirror) continue;
-      for (int i = 0; i < 4; ++i) {
-        sample[i] = sampled(f_.mirror_sample_id, f_.mirror_sample_prim, f_.mirror_sample_depth,
-                            4 * s + i);
-      }
-      add_samples(s, sample, mirrored, false);
+    f_.fragment.count = 0;
+    for (int s = 0; s < f_.num_slots; s += kSlots) {
+      add_fragments(s, f_.sample, f_.center, true);
+      if (f_.mirror) add_fragments(s, f_.mirror_sample, f_.mirror_center, false);
     }
   }
 
-  // Notes where the background's surfaces lie, for shadows that fall on them later.
-  void record_fragments() {
-    for (int i = 0; i < f_.num_fragments; ++i) {
-      const int view = f_.fragment_id[i] >> 3, s = f_.fragment_slot[i];
-      if (view < 0 || f_.view[view].mirrored) continue;
-      record_point(scene_, f_, f_.slot_y[s], f_.slot_x[s], f_.fragment_x[i], f_.fragment_y[i],
-                   f_.fragment_depth[i], f_.recorder);
-    }
+  // Those of slots s to s + kSlots - 1; mirror images have no sky.
+  VLMRM_INLINE void add_fragments(int s, const SurfaceTable& sample, const SurfaceTable& center,
+                                  bool sky) {
+    const vm smooth = each_four_times(f_.slot_smooth.data() + s) != vi{};
+    const vi center_id = each_four_times(center.id.data() + s);
+    const vi id = select(smooth, center_id, load(sample.id.data() + 4 * s));
+    vm shown = first_lanes(4 * (f_.num_slots - s));
+    if (!sky) shown &= id >= vi{};
+    if (!any(shown)) return;
+    // Which of the samples 1, 2 and 3 further on show the same surface, and whether the centre does.
+    vm same[3] = {turn<1>(id) == id, turn<2>(id) == id, turn<3>(id) == id};
+    vm centered = id == center_id;
+    const vi center_prim = each_four_times(center.prim.data() + s);
+    const vi prim = select(smooth, center_prim, load(sample.prim.data() + 4 * s));
+    same[0] &= turn<1>(prim) == prim, same[1] &= turn<2>(prim) == prim;
+    same[2] &= turn<3>(prim) == prim, centered &= prim == center_prim;
+    const vi at = lane_number() & splat(int32_t{3}), one = splat(int32_t{1});
+    shown &= ~((same[2] & (at > vi{})) | (same[1] & (at > one)) | (same[0] & (at > one + one)));
+    const vi weight = one + (same[0] & one) + (same[1] & one) + (same[2] & one);
+    FragmentTable& to = f_.fragment;
+    const int n = to.count;
+    append(to.id.data() + n, shown, id);
+    append(to.depth.data() + n, shown, select(centered, each_four_times(center.depth.data() + s),
+                                              load(sample.depth.data() + 4 * s)));
+    append(to.weight.data() + n, shown, weight + (~centered & splat(int32_t{kBeside})));
+    append(to.slot.data() + n, shown, splat(int32_t{s}) + (lane_number() >> 2));
+    append(to.prim.data() + n, shown, prim);
+    to.count += __builtin_popcount(bits(shown));
   }
 
+  // Shades them sorted by geom; bucket 0 is the sky.
   void shade_fragments() {
-    // Bucket 0 is the sky; `pair_view` is free by now and holds the keys.
-    std::fill(f_.accumulator.begin(), f_.accumulator.begin() + 4 * f_.num_slots, uint16_t{0});
-    for (int i = 0; i < f_.num_fragments; ++i) f_.pair_view[i] = (f_.fragment_id[i] >> 3) + 1;
-    sort_by(f_.pair_view, f_.num_fragments, num_views_ + 1, &f_.fragment_sorted);
+    const FragmentTable& from = f_.fragment;
+    FragmentTable& to = f_.sorted_fragment;
+    int32_t* view = f_.pair_view.data();  // free by now
+    for (int i = 0; i < from.count; i += kLanes) {
+      store(view + i, (load(from.id.data() + i) >> 3) + splat(int32_t{1}));
+    }
+    sort_by(view, from.count, num_views_ + 1, [&](int i, int k) {
+      to.id[k] = from.id[i], to.depth[k] = from.depth[i];
+      to.slot[k] = from.slot[i], to.weight[k] = from.weight[i];
+      to.prim[k] = from.prim[i];
+    });
+    std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
     for (int v = 0; v <= num_views_; ++v) {
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
         shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
@@ -317,44 +228,88 @@ class Resolve {
     }
   }
 
-  // Samples show facets of round shapes, but pixels away from edges do not.
-  VLMRM_INLINE Color shade_fragments(int view, const Points& q) {
-    const vm facet = q.prim >= splat(kFacetBit);
-    if (f_.view[view].type == kMesh || !any(facet)) return shade_any(scene_, f_, view, q);
-    const Color c = shade_facets(scene_, f_, view, q);
-    if (bits(facet) == kAllBits) return c;
-    const Color round = shade_any(scene_, f_, view, q);
-    return {select(facet, c.r, round.r), select(facet, c.g, round.g), select(facet, c.b, round.b)};
+  void shade_packet(int view, int begin, int count) {
+    const FragmentTable& from = f_.sorted_fragment;
+    // Lanes beyond the last hold the first once more.
+    const vm in = first_lanes(count);
+    auto take = [&](const auto& table) __attribute__((always_inline)) {
+      return select(in, load(table.data() + begin), splat(table[begin]));
+    };
+    const vi id = take(from.id), slot = take(from.slot), weight = load(from.weight.data() + begin);
+    Points q;
+    q.x = splat(f_.left) + to_float(gather(f_.slot_x.data(), slot)) * splat(f_.step_x);
+    q.y = splat(f_.top) - to_float(gather(f_.slot_y.data(), slot)) * splat(f_.step_y);
+    q.t = take(from.depth);
+    q.face = id & splat(int32_t{7});
+    q.prim = take(from.prim);
+    q.active = all_lanes();
+    if (view >= 0 && f_.view[view].type == kPlane) {
+      move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
+    }
+    const vm facet = view >= 0 && f_.view[view].type != kMesh ? q.prim >= splat(kFacetBit) : vm{};
+    FacetPoint point;
+    if (any(facet)) point = place_facet(scene_, f_, f_.view[view], facet, &q);
+    if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
+    if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
+    const size_t queued = f_.queue.num_points;
+    Color c;
+    if (bits(facet) != kAllBits) {
+      c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    }
+    if (any(facet)) {
+      const Color flat = shade_facets(scene_, f_, view, q, point);
+      c = {select(facet, flat.r, c.r), select(facet, flat.g, c.g), select(facet, flat.b, c.b)};
+    }
+    if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
+    int32_t rgb[kLanes];
+    store(rgb, pack_bytes(c));
+    for (int i = 0; i < count; ++i) {
+      f_.accumulator[from.slot[begin + i]] +=
+          (from.weight[begin + i] & (kBeside - 1)) * spread(rgb[i]);
+    }
   }
 
-  void shade_packet(int view, int begin, int count) {
-    int32_t index[kLanes], face[kLanes], prim[kLanes], rgb[3][kLanes];
+  // OpenGL shades a surface at the pixel's centre even if it covers only samples beside it. Depth
+  // changes fast on a plane only, round the edges of what stands on it.
+  void move_to_center(const ViewGeom& g, vm beside, Points* q) const {
+    if (scene_.orthographic || !any(beside)) return;
+    const float* n = g.axis[2];
+    const vf t = splat(g.eye[2]) / (splat(n[2]) - q->x * splat(n[0]) - q->y * splat(n[1]));
+    beside &= (t > splat(0.01f) * q->t) & (t < splat(100.0f) * q->t);
+    q->t = select(beside, t, q->t);
+  }
+
+  // Notes where the background's surfaces lie, for shadows that fall on them later.
+  void record(const Points& q, const FragmentTable& from, int begin, int count) {
     float x[kLanes], y[kLanes], t[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const int k = f_.fragment_sorted[begin + std::min(i, count - 1)];
-      index[i] = k;
-      x[i] = f_.fragment_x[k];
-      y[i] = f_.fragment_y[k];
-      t[i] = f_.fragment_depth[k];
-      face[i] = f_.fragment_id[k] & 7;
-      prim[i] = f_.fragment_prim[k];
-    }
-    const Points q = {load(x), load(y), load(t), load(face), load(prim), all_lanes()};
-    Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_fragments(view, q);
-    store(rgb[0], c.r), store(rgb[1], c.g), store(rgb[2], c.b);
+    store(x, q.x), store(y, q.y), store(t, q.t);
     for (int i = 0; i < count; ++i) {
-      const int weight = f_.fragment_weight[index[i]];
-      uint16_t* a = &f_.accumulator[4 * f_.fragment_slot[index[i]]];
-      for (int j = 0; j < 3; ++j) a[j] = static_cast<uint16_t>(a[j] + weight * rgb[j][i]);
+      const int s = from.slot[begin + i];
+      record_point(scene_, f_, f_.slot_y[s], f_.slot_x[s], x[i], y[i], t[i], f_.recorder);
     }
+  }
+
+  // Leaves fragments to the end of the picture.
+  void queue_packet(const Color& c, const FragmentTable& from, int begin, int count) {
+    int32_t pixel[kLanes], weight[kLanes];
+    for (int i = 0; i < count; ++i) {
+      const int s = from.slot[begin + i];
+      int32_t* number = &f_.slot_queued[s];
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      pixel[i] = *number;
+      weight[i] = from.weight[begin + i] & (kBeside - 1);
+    }
+    queue_fragments(&f_.queue, pack_bytes(c), pixel, weight, count);
   }
 
   void write_pixels() {
     for (int s = 0; s < f_.num_slots; ++s) {
-      uint8_t* out = rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]);
-      for (int k = 0; k < 3; ++k) {
-        out[k] = static_cast<uint8_t>(std::min((f_.accumulator[4 * s + k] + 2) >> 2, 255));
+      if (f_.slot_queued[s] >= 0) {
+        f_.queue.sum[f_.slot_queued[s]] = f_.accumulator[s];
+        continue;
       }
+      write_quarter(f_.accumulator[s],
+                    rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]));
     }
   }
 
@@ -363,6 +318,7 @@ class Resolve {
   uint8_t* rgb_;
   int num_views_;
   bool has_meshes_;
+  SlotQueue queue_;
 };
 
 }  // namespace VLMRM_ISA

@@ -280,6 +280,11 @@ void place_casters(const Scene& scene, Frame* f) {
   }
 }
 
+void resize(SurfaceTable* table, size_t count) {
+  table->depth.resize(count);
+  table->id.resize(count);
+}
+
 }  // namespace
 
 Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w + kMaxLanes - 1) / kMaxLanes * kMaxLanes) {
@@ -302,28 +307,23 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
-  slot_pixel.resize(kMaxSlots);
-  slot_x.resize(kMaxSlots);
-  slot_y.resize(kMaxSlots);
-  slot_smooth.resize(kMaxSlots);
-  sample_depth.resize(4 * kMaxSlots + 8);
-  mirror_sample_depth.resize(4 * kMaxSlots + 8);
-  sample_id.resize(4 * kMaxSlots + 8);
-  sample_prim.resize(sample_id.size());
-  mirror_sample_prim.resize(sample_id.size());
-  mirror_sample_id.resize(4 * kMaxSlots + 8);
-  accumulator.resize(4 * kMaxSlots);
-  pair_view.resize(kMaxPairs);
-  pair_slot.resize(kMaxPairs);
-  pair_sorted.resize(kMaxPairs + 8);
-  fragment_x.resize(kMaxFragments);
-  fragment_y.resize(kMaxFragments);
-  fragment_depth.resize(kMaxFragments);
-  fragment_id.resize(kMaxFragments);
-  fragment_slot.resize(kMaxFragments);
-  fragment_prim.resize(kMaxFragments);
-  fragment_weight.resize(kMaxFragments);
-  fragment_sorted.resize(kMaxFragments + 8);
+  for (auto* table : {&slot_x, &slot_y, &slot_smooth, &slot_queued}) table->resize(kMaxSlots);
+  for (auto* table : {&sample_x, &sample_y}) table->resize(4 * kMaxSlots);
+  resize(&center, kMaxSlots);
+  resize(&mirror_center, kMaxSlots);
+  resize(&sample, 4 * kMaxSlots);
+  resize(&mirror_sample, 4 * kMaxSlots);
+  for (auto* table : {&center, &mirror_center, &sample, &mirror_sample}) {
+    table->prim.resize(table->id.size());
+  }
+  accumulator.resize(kMaxSlots);
+  for (auto* table : {&pair_view, &pair_slot, &pair_sorted}) table->resize(kMaxPairs);
+  for (auto* table : {&fragment, &sorted_fragment}) {
+    table->depth.resize(kMaxFragments);
+    for (auto* column : {&table->id, &table->prim, &table->slot, &table->weight}) {
+      column->resize(kMaxFragments);
+    }
+  }
   fit(scene);
 }
 
@@ -336,9 +336,8 @@ void Frame::fit(const Scene& scene) {
   const bool meshes = scene.changing || !scene.assets->meshes.empty();
   if (meshes && prim.empty()) {
     prim.resize(id.size());
-    samples.depth.resize(4 * depth.size());
-    samples.id.resize(samples.depth.size());
-    samples.prim.resize(samples.depth.size());
+    resize(&samples, 4 * depth.size());
+    samples.prim.resize(samples.id.size());
   }
   if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
     mirror_prim.resize(id.size());
@@ -358,6 +357,7 @@ void Frame::fit(const Scene& scene) {
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
     lone_plane.resize(num_lights);
+    mesh_bounds.resize(4 * num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;

@@ -60,29 +60,43 @@ VLMRM_INLINE v3 facet_texture(const Scene& scene, const Frame& f, const Geom& ge
                                       cube_vector(geom, g, step.y, true, local.z)), &g.level_guess);
 }
 
+// Where the eye ray meets the plane of a facet.
+struct FacetPoint {
+  FacetCorners corners;
+  Triangle t;
+  v3 local;
+};
+
+// Moves the points `facet` of a packet there.
+__attribute__((noinline)) static FacetPoint place_facet(const Scene& scene, const Frame& f,
+                                                        const ViewGeom& g, vm facet, Points* q) {
+  FacetPoint at;
+  at.corners = facet_corners(scene, g, q->prim);
+  const v3* p = at.corners.p;
+  at.t.corner = p[0], at.t.e1 = p[1] - p[0], at.t.e2 = p[2] - p[0];
+  set_plane(&at.t);
+  const v3 from = to_local(g, eye_point(f, q->x, q->y, vf{})) + splat3(g.eye);
+  const vf depth = plane_depth(at.t, from, to_local(g, eye_direction(f, q->x, q->y)), q->t);
+  q->t = select(facet, depth, q->t);
+  at.local = to_local(g, eye_point(f, q->x, q->y, q->t)) + splat3(g.eye);
+  set_weights(at.local, &at.t);
+  return at;
+}
+
 // The same passes as `shade`.
 __attribute__((noinline)) static Color shade_facets(const Scene& scene, const Frame& f, int view,
-                                                    Points q) {
+                                                    const Points& q, const FacetPoint& at) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
-  const FacetCorners corners = facet_corners(scene, g, q.prim);
-  Triangle t;
-  t.corner = corners.p[0], t.e1 = corners.p[1] - corners.p[0], t.e2 = corners.p[2] - corners.p[0];
-  set_plane(&t);
-  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
-  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
-  const v3 p = eye_point(f, q.x, q.y, q.t);
-  const v3 local = to_local(g, p) + splat3(g.eye);
-  set_weights(local, &t);
   LitCorners lit;
   for (int k = 0; k < 3; ++k) {
-    lit.p[k] = to_camera(g, corners.p[k]) + splat3(g.center);
-    lit.n[k] = corners.n[k];
+    lit.p[k] = to_camera(g, at.corners.p[k]) + splat3(g.center);
+    lit.n[k] = at.corners.n[k];
     lit.to_eye[k] = normalize(lit.p[k] * splat(-1.0f));
   }
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
-  if (geom.texture >= 0) tex = facet_texture(scene, f, geom, g, q, t, local);
-  return blend_passes(scene, f, view, q, t, lit, tex, p);
+  if (geom.texture >= 0) tex = facet_texture(scene, f, geom, g, q, at.t, at.local);
+  return blend_passes(scene, f, view, q, at.t, lit, tex, eye_point(f, q.x, q.y, q.t));
 }
 
 }  // namespace VLMRM_ISA

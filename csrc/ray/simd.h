@@ -54,6 +54,46 @@ VLMRM_INLINE void store_rgb(uint8_t* out, vi a, int count) {
   std::memcpy(out, all, 3 * count);
 }
 
+// Lane i holds p[i / 4].
+VLMRM_INLINE vi each_four_times(const int32_t* p) { return {raw_each_four_times(p)}; }
+VLMRM_INLINE vf each_four_times(const float* p) {
+  const vi a = {raw_each_four_times(reinterpret_cast<const LooseNumber*>(p))};
+  return {reinterpret_cast<RawFloat>(a.v)};
+}
+// The fours of lanes hold table[4 * index[j]] and the three after it.
+VLMRM_INLINE vi load_fours(const LooseNumber* table, const int32_t* index) {
+  auto four = [&](int j) __attribute__((always_inline)) { return load_four(table + 4 * index[j]); };
+#if defined(__AVX512F__)
+  return {raw_join(four(0), four(1), four(2), four(3))};
+#elif defined(__AVX2__)
+  return {raw_join(four(0), four(1))};
+#else
+  return {raw_join(four(0))};
+#endif
+}
+VLMRM_INLINE vf load_fours(const float* table, const int32_t* index) {
+  const vi a = load_fours(reinterpret_cast<const LooseNumber*>(table), index);
+  return {reinterpret_cast<RawFloat>(a.v)};
+}
+// The inverse of load_fours.
+VLMRM_INLINE void store_fours(int32_t* table, const int32_t* index, vi a) {
+  int32_t all[kLanes];
+  store(all, a);
+  for (int j = 0; j < kLanes / 4; ++j) {
+    *reinterpret_cast<LooseFour*>(table + 4 * index[j]) = load_four(all + 4 * j);
+  }
+}
+VLMRM_INLINE void store_fours(float* table, const int32_t* index, vf a) {
+  float all[kLanes];
+  store(all, a);
+  for (int j = 0; j < kLanes / 4; ++j) {
+    *reinterpret_cast<LooseFourFloats*>(table + 4 * index[j]) = load_four(all + 4 * j);
+  }
+}
+// Within each four lanes, lane i holds what lane (i + k) % 4 held.
+template <int k>
+VLMRM_INLINE vi turn(vi a) { return {raw_turn<k>(a.v)}; }
+
 VLMRM_INLINE vf operator+(vf a, vf b) { return {a.v + b.v}; }
 VLMRM_INLINE vf operator-(vf a, vf b) { return {a.v - b.v}; }
 VLMRM_INLINE vf operator*(vf a, vf b) { return {a.v * b.v}; }
@@ -109,6 +149,31 @@ VLMRM_INLINE vf select(vm m, vf yes, vf no) { return {raw_select(m.v, yes.v, no.
 VLMRM_INLINE vi select(vm m, vi yes, vi no) { return {raw_select(m.v, yes.v, no.v)}; }
 // The number where the mask is set, else 0.
 VLMRM_INLINE vi operator&(vm m, vi a) { return select(m, a, vi{}); }
+
+// Lane i holds i.
+VLMRM_INLINE vi lane_number() {
+  RawInt v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i;
+  return {v};
+}
+// Lane i is set where bit i is: the inverse of bits().
+VLMRM_INLINE vm mask_of(int bits) {
+#if defined(__AVX512F__)
+  return {static_cast<RawMask>(bits)};
+#else
+  RawInt bit;
+  for (int i = 0; i < kLanes; ++i) bit[i] = 1 << i;
+  return (splat(int32_t{bits}) & vi{bit}) != vi{};
+#endif
+}
+VLMRM_INLINE vm first_lanes(int count) { return lane_number() < splat(int32_t{count}); }
+// Writes the lanes of the mask one after another; `out` has room for kLanes.
+VLMRM_INLINE void append(int32_t* out, vm m, vi a) { raw_append(out, m.v, a.v); }
+VLMRM_INLINE void append(float* out, vm m, vf a) {
+  raw_append(reinterpret_cast<LooseNumber*>(out), m.v, reinterpret_cast<RawInt>(a.v));
+}
+// How many lanes of the mask come before each of them; 0 elsewhere.
+VLMRM_INLINE vi ranks(vm m) { return {raw_ranks(m.v)}; }
 
 // Of all lanes, none of which may be NaN.
 VLMRM_INLINE float smallest(vf a) { return raw_smallest(a.v); }
