@@ -18,7 +18,8 @@ constexpr bool is_lathed(int type) {
 }
 
 // A facet's name: a bit that no other surface has, row, stack of a side, slice, triangle.
-constexpr int32_t kFacetBit = 1 << 30;
+constexpr int kFacetShift = 30;
+constexpr int32_t kFacetBit = 1 << kFacetShift;
 constexpr int kRowShift = 20, kStackShift = 12, kSliceShift = 1;
 constexpr int32_t kRowMask = 0x3ff, kStackMask = 0xff, kSliceMask = 0x7ff;
 
@@ -39,35 +40,22 @@ inline UnitScale unit_scale(const Scene& scene, const ViewGeom& g) {
   return {around, scene.round / s[1], scene.round_along / s[2], 0.0f};
 }
 
-// The plane radial (cosine x + sine y) + axial z = height in a unit frame.
-struct FacetPlane {
-  vf cosine, sine, radial, axial, height;
-  VLMRM_INLINE vf along(v3 d) const {
-    return fma(radial, fma(cosine, d.x, sine * d.y), axial * d.z);
-  }
+// A facet's plane in a unit frame: rise.x (around.x x + around.y y) + rise.y apothem z = height, where
+// `around` and `rise` are the cosine and sine of the angles of the facet's middle.
+struct Angle {
+  vf x, y;
 };
-
-// A ray in a unit frame against planes, one after the other.
-struct FacetSearch {
-  v3 o, d;
-  FacetPlane best;
-  vf enter, leave;
-  vi row, slice;
-
-  VLMRM_INLINE void take(const FacetPlane& next, vi next_row, vi next_slice) {
-    const vf b = next.along(d), t = (next.height - next.along(o)) / b;
-    leave = select(b > vf{}, min(t, leave), leave);
-    const vm later = (b < vf{}) & (t > enter);
-    enter = select(later, t, enter);
-    best.cosine = select(later, next.cosine, best.cosine);
-    best.sine = select(later, next.sine, best.sine);
-    best.radial = select(later, next.radial, best.radial);
-    best.axial = select(later, next.axial, best.axial);
-    best.height = select(later, next.height, best.height);
-    row = select(later, next_row, row);
-    slice = select(later, next_slice, slice);
-  }
-};
+VLMRM_INLINE Angle turned(Angle a, float cosine, float sine) {
+  return {a.x * splat(cosine) - a.y * splat(sine), a.y * splat(cosine) + a.x * splat(sine)};
+}
+// By a small angle.
+VLMRM_INLINE Angle turned(Angle a, vf angle) {
+  const vf squared = angle * angle;
+  const vf cosine = fma(squared, fma(squared, splat(1 / 24.0f), splat(-0.5f)), splat(1.0f));
+  const vf sine = angle * fma(squared, fma(squared, splat(1 / 120.0f), splat(-1 / 6.0f)), splat(1.0f));
+  return {a.x * cosine - a.y * sine, a.y * cosine + a.x * sine};
+}
+VLMRM_INLINE Angle select(vm m, Angle a, Angle b) { return {select(m, a.x, b.x), select(m, a.y, b.y)}; }
 
 template <int kType>
 class Lathed {
@@ -76,57 +64,119 @@ class Lathed {
     // Corners lie on the round shape that the drawn one has the area of.
     const float r = 1 / scene.round;
     const float* s = g.size;
-    const bool half_length = kType == kCapsule || kType == kCylinder;
     outer_[0] = s[0] * r, outer_[1] = s[1] * r;
-    outer_[2] = half_length ? s[2] : s[2] / scene.round_along;
+    outer_[2] = kLong ? s[2] : s[2] / scene.round_along;
   }
 
   // Where a ray in the geom's frame enters; `prim` is the facet, 0 for the cap of a cylinder.
   VLMRM_INLINE Hit hit(const Ray& r) const {
     Hit h = hit_local<kType, false>(r.o, r.d, outer_);
     if (!any(h.mask)) return h;
-    FacetSearch s;
+    Search s;
     s.o = scale_.to_unit(r.o), s.d = scale_.to_unit(r.d);
-    v3 p = fma(s.d, h.t, s.o);
-    if (kType == kCylinder) {
-      // Under the cap: where the ray would meet the side.
-      const vf a = max(fma(s.d.x, s.d.x, s.d.y * s.d.y), splat(1e-12f)), b = fma(s.o.x, s.d.x, s.o.y * s.d.y);
-      const vf disc = fma(b, b, -a * fma(s.o.x, s.o.x, fma(s.o.y, s.o.y, splat(-1.0f))));
-      p = fma(s.d, root<false>(b, disc, a), s.o);
+    const v3 p = kType == kCylinder ? hit_side(s) : fma(s.d, h.t, s.o);
+    start(p, &s);
+    const Angle middle = s.around, level = s.rise;
+    const vi slice = s.slice;
+    try_facet(middle, level, slice, s.row, &s);
+    for (int side = -1; side <= 1; side += 2) {
+      const Angle beside = turned(middle, l_.step_cosine, l_.step_sine * static_cast<float>(side));
+      try_facet(beside, level, slice + splat(int32_t{side}), s.row, &s);
     }
-    s.enter = splat(-1e30f), s.leave = splat(1e30f);
-    const vi row = row_of(p);
-    const vi slice = entry(atan2(p.y, p.x) * splat(l_.slices / kTurn) + splat(l_.first), l_.cosine);
-    s.row = row, s.slice = slice;
-    const FacetPlane middle = plane(gather(l_.cosine.data(), slice), gather(l_.sine.data(), slice), row);
-    s.best = middle;
-    s.take(middle, row, slice);
-    turn(middle, row, slice, &s);
-    if (kType != kCylinder) {
-      const vf cosine = s.best.cosine, sine = s.best.sine;
-      const vi at = s.slice;
-      for (int side = -1; side <= 1; side += 2) {
-        const vi other = row + splat(int32_t{side});
-        s.take(plane(cosine, sine, other), other, at);
-      }
+    if (kType != kCylinder && (kType != kCapsule || any(abs(p.z) > splat(scale_.half - 0.2f)))) {
+      try_rows(&s);
     }
     return finish(h, s);
   }
 
  private:
-  // The slices beside.
-  VLMRM_INLINE void turn(const FacetPlane& middle, vi row, vi slice, FacetSearch* s) const {
-    const vf c = splat(l_.step_cosine);
+  static constexpr bool kLong = kType == kCapsule || kType == kCylinder;
+
+  // A ray in the unit frame, and the facet that it enters last of those tried.
+  struct Search {
+    v3 o, d;
+    Angle around, rise;
+    vi slice, row;
+    vf enter = splat(-1e30f), leave = splat(1e30f);
+  };
+
+  // Where the ray meets the side of a cylinder without ends.
+  VLMRM_INLINE v3 hit_side(const Search& s) const {
+    const vf a = max(fma(s.d.x, s.d.x, s.d.y * s.d.y), splat(1e-12f));
+    const vf b = fma(s.o.x, s.d.x, s.o.y * s.d.y);
+    const vf disc = fma(b, b, -a * fma(s.o.x, s.o.x, fma(s.o.y, s.o.y, splat(-1.0f))));
+    return fma(s.d, root<false>(b, disc, a), s.o);
+  }
+
+  // The facet under a point of the round shape.
+  VLMRM_INLINE void start(v3 p, Search* s) const {
+    const vf squared = max(p.x * p.x + p.y * p.y, splat(1e-12f)), inverse = rsqrt(squared);
+    const vf turn = atan2(p.y, p.x) * splat(l_.slices / kTurn), first = whole(turn, l_.slices);
+    s->slice = truncate(first + splat(l_.first + 0.5f));
+    s->around = turned({p.x * inverse, p.y * inverse}, (first + splat(0.5f) - turn) * splat(kTurn / l_.slices));
+    s->row = splat(l_.side);
+    s->rise = {splat(1.0f), vf{}};
+    if (kType == kCylinder) return;
+    const vf h = splat(scale_.half), z = p.z - min(max(p.z, -h), h);
+    const vf length = rsqrt(squared + z * z), distance = squared * inverse;
+    const float rings = 4 * (l_.side - 1) / kTurn;
+    const vf level = atan2(z, distance) * splat(rings), low = whole(level, l_.side - 1.0f);
+    // The side of a cylinder lies between the halves.
+    const vi row = truncate(low + splat(l_.side + 0.5f));
+    const vm on_side = kType == kCapsule ? abs(p.z) <= h : vm{};
+    s->row = select(on_side, s->row, select(z < vf{}, row, row + splat(int32_t{1})));
+    s->rise = select(on_side, s->rise, turned({distance * length, z * length},
+                                              (low + splat(0.5f) - level) * splat(1 / rings)));
+  }
+
+  // Down to an integer, in [-limit, limit); what is not a number counts as 0.
+  static VLMRM_INLINE vf whole(vf a, float limit) {
+    return floor(min(max(a, splat(-limit)), splat(limit - 0.5f)));
+  }
+
+  // The rings above and below.
+  VLMRM_INLINE void try_rows(Search* s) const {
+    const Angle around = s->around, rise = s->rise;
+    const vi slice = s->slice, row = s->row, middle = splat(l_.side);
     for (int side = -1; side <= 1; side += 2) {
-      const vf turned = splat(l_.step_sine * static_cast<float>(side));
-      FacetPlane next = middle;
-      next.cosine = middle.cosine * c - middle.sine * turned;
-      next.sine = middle.sine * c + middle.cosine * turned;
-      s->take(next, row, slice + splat(int32_t{side}));
+      vi next = row + splat(int32_t{side});
+      Angle level = turned(rise, l_.ring_cosine, l_.ring_sine * static_cast<float>(side));
+      if (kType == kCapsule) {
+        // Next to the side, rings are half a step away.
+        const float half = static_cast<float>(side) * l_.half_ring_sine;
+        level = select(row == middle, turned(rise, l_.half_ring_cosine, half), level);
+        level = select(next == middle, Angle{splat(1.0f), vf{}}, level);
+      } else {
+        next = select(next == middle, next + splat(int32_t{side}), next);
+      }
+      try_facet(around, level, slice, next, s);
     }
   }
 
-  VLMRM_INLINE Hit finish(Hit h, const FacetSearch& s) const {
+  VLMRM_INLINE vf along(Angle around, Angle rise, v3 d) const {
+    const vf out = fma(around.x, d.x, around.y * d.y);
+    return kType == kCylinder ? out : fma(rise.x, out, rise.y * (d.z * splat(l_.apothem)));
+  }
+
+  VLMRM_INLINE void try_facet(Angle around, Angle rise, vi slice, vi row, Search* s) const {
+    vf height = splat(l_.apothem * l_.half_ring_cosine);
+    if (kType == kCylinder) height = splat(l_.apothem);
+    if (kType == kCapsule) {
+      height = select(row == splat(l_.side), splat(l_.apothem), height);
+      height = fma(abs(rise.y), splat(l_.apothem * scale_.half), height);
+    }
+    const vf b = along(around, rise, s->d);
+    const vf t = (height - along(around, rise, s->o)) * rcp(b);
+    s->leave = select(b > vf{}, min(t, s->leave), s->leave);
+    const vm later = (b < vf{}) & (t > s->enter);
+    s->enter = select(later, t, s->enter);
+    s->around = select(later, around, s->around);
+    s->rise = select(later, rise, s->rise);
+    s->slice = select(later, slice, s->slice);
+    s->row = select(later, row, s->row);
+  }
+
+  VLMRM_INLINE Hit finish(Hit h, const Search& s) const {
     vf enter = s.enter, leave = s.leave;
     vm cap = {};
     if (kType == kCylinder) {
@@ -143,22 +193,23 @@ class Lathed {
     return h;
   }
 
-  // Which of a facet's two triangles holds a point of it.
-  VLMRM_INLINE vi name(const FacetSearch& s, v3 p) const {
-    const vf across = p.y * s.best.cosine - p.x * s.best.sine;
-    const vi side_row = splat(l_.side);
-    const vm on_side = kType == kCylinder ? all_lanes() : kType == kCapsule ? s.row == side_row : vm{};
+  // The facet with that of its two triangles which holds a point.
+  VLMRM_INLINE vi name(const Search& s, v3 p) const {
+    const vf across = p.y * s.around.x - p.x * s.around.y;
     vf low = splat(1.0f), high = low, part = vf{};
     vi stack = {};
+    vm on_side = kType == kCylinder ? all_lanes() : vm{};
     if (kType != kCylinder) {
-      const vf z = p.z - select(s.row > side_row, splat(scale_.half), splat(-scale_.half));
-      low = gather(l_.low_cosine.data(), s.row), high = gather(l_.high_cosine.data(), s.row);
-      const vf bottom = gather(l_.low_sine.data(), s.row), top = gather(l_.high_sine.data(), s.row);
-      part = ((kType == kCapsule ? z : p.z) - bottom) / (top - bottom);
+      on_side = s.row == splat(l_.side);
+      const Angle bottom = turned(s.rise, l_.half_ring_cosine, -l_.half_ring_sine);
+      const Angle top = turned(s.rise, l_.half_ring_cosine, l_.half_ring_sine);
+      const vf shift = select(s.rise.y < vf{}, splat(-scale_.half), splat(scale_.half));
+      low = bottom.x, high = top.x;
+      part = (p.z - shift - bottom.y) * rcp(top.y - bottom.y);
     }
-    if (kType == kCylinder || kType == kCapsule) {
+    if (kLong) {
       const vf at = (p.z * splat(1 / scale_.half) + splat(1.0f)) * splat(0.5f * l_.stacks);
-      const vf floor_at = floor(min(max(at, vf{}), splat(l_.stacks - 1.0f)));
+      const vf floor_at = floor(min(max(at, vf{}), splat(l_.stacks - 0.5f)));
       stack = select(on_side, truncate(floor_at), vi{});
       part = select(on_side, at - floor_at, part);
       low = select(on_side, splat(1.0f), low), high = select(on_side, splat(1.0f), high);
@@ -166,29 +217,6 @@ class Lathed {
     const vf diagonal = (low - part * (low + high)) * splat(l_.half_width);
     const vi second = select(across > diagonal, splat(int32_t{1}), vi{});
     return splat(kFacetBit) | s.row << kRowShift | stack << kStackShift | s.slice << kSliceShift | second;
-  }
-
-  // An index into a table; zero for what is not a number.
-  static VLMRM_INLINE vi entry(vf at, const std::vector<float>& table) {
-    return truncate(min(max(at, vf{}), splat(table.size() - 1.0f)));
-  }
-
-  VLMRM_INLINE vi row_of(v3 p) const {
-    if (kType == kCylinder) return splat(l_.side);
-    const vf h = splat(scale_.half), z = p.z - min(max(p.z, -h), h);
-    const vf el = atan2(z, sqrt(p.x * p.x + p.y * p.y));
-    // Past the side of a cylinder, which lies between the halves.
-    const vf up = el * splat(4 * (l_.side - 1) / kTurn) + splat(static_cast<float>(l_.side));
-    const vi row = entry(select(el >= vf{}, up + splat(1.0f), up), l_.radial);
-    return kType == kCapsule ? select(abs(p.z) <= h, splat(l_.side), row) : row;
-  }
-
-  VLMRM_INLINE FacetPlane plane(vf cosine, vf sine, vi row) const {
-    if (kType == kCylinder) return {cosine, sine, splat(1.0f), vf{}, splat(l_.height[l_.side])};
-    FacetPlane f = {cosine, sine, gather(l_.radial.data(), row), gather(l_.axial.data(), row),
-                    gather(l_.height.data(), row)};
-    if (kType == kCapsule) f.height = fma(abs(f.axial), splat(scale_.half), f.height);
-    return f;
   }
 
   const Lathe& l_;

@@ -38,7 +38,11 @@ class Resolve {
   void flush() {
     if (f_.num_slots == 0) return;
     place_samples();
-    sample_pairs();
+    if (f_.facets && scene_.lathe.slices > 0) {
+      sample_pairs<true>();
+    } else {
+      sample_pairs<false>();
+    }
     make_fragments();
     shade_fragments();
     write_pixels();
@@ -106,6 +110,7 @@ class Resolve {
     start[0] = 0;
   }
 
+  template <bool kFacets>
   struct SamplePair {
     Resolve* self;
     const ViewGeom& g;
@@ -114,12 +119,14 @@ class Resolve {
     VLMRM_INLINE void run() {
       SurfaceTable* to = g.mirrored ? &self->f_.mirror_sample : &self->f_.sample;
       for (int k = begin; k < end; k += kSlots) {
-        self->sample_view<kType>(g, view, k, std::min(kSlots, end - k), to);
+        self->sample_view<kType, kFacets>(g, view, k, std::min(kSlots, end - k), to);
       }
     }
   };
 
-  void sample_pairs() {
+  // One copy of each case: the search for facets would take registers from the other.
+  template <bool kFacets>
+  __attribute__((noinline)) void sample_pairs() {
     const int32_t* slot = f_.pair_slot.data();
     int32_t* sorted = f_.pair_sorted.data();
     sort_by(f_.pair_view.data(), f_.num_pairs, num_views_,
@@ -128,14 +135,14 @@ class Resolve {
       if (2 * v == num_views_ && f_.mirror && has_meshes_) take_mirrored_triangles();
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
       if (begin == end || f_.view[v].type == kMesh) continue;
-      with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
+      with_type(f_.view[v].type, SamplePair<kFacets>{this, f_.view[v], v, begin, end});
     }
   }
 
-  template <int kType>
+  template <int kType, bool kFacets>
   VLMRM_INLINE Hit sample_hit(const ViewGeom& g, vf x, vf y, Range range) const {
-    if constexpr (is_lathed(kType)) {
-      if (!g.hollow && scene_.lathe.slices > 0) {
+    if constexpr (kFacets && is_lathed(kType)) {
+      if (!g.hollow) {
         const Lathed<kType> shape(scene_, g);
         return shape.hit(f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y));
       }
@@ -145,7 +152,7 @@ class Resolve {
   }
 
   // Keeps what the samples of `count` slots show of a geom, where it is the nearest so far.
-  template <int kType>
+  template <int kType, bool kFacets>
   VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int count,
                                 SurfaceTable* to) {
     int32_t slot[kSlots];
@@ -153,7 +160,7 @@ class Resolve {
     const vf x = load_fours(f_.sample_x.data(), slot), y = load_fours(f_.sample_y.data(), slot);
     const vf old = load_fours(to->depth.data(), slot);
     const Range range = {splat(scene_.znear), old};
-    const Hit h = sample_hit<kType>(g, x, y, range);
+    const Hit h = sample_hit<kType, kFacets>(g, x, y, range);
     vm wins = h.mask & (h.t > splat(scene_.znear)) & (h.t <= old);
     if (g.mirrored) {
       const vi under = load_fours(f_.sample.id.data(), slot) >> 3;
@@ -207,28 +214,36 @@ class Resolve {
     to.count += __builtin_popcount(bits(shown));
   }
 
-  // Shades them sorted by geom; bucket 0 is the sky.
+  // Shades them sorted by geom, facets after the rest of it; the first two buckets are the sky.
   void shade_fragments() {
     const FragmentTable& from = f_.fragment;
     FragmentTable& to = f_.sorted_fragment;
     int32_t* view = f_.pair_view.data();  // free by now
     for (int i = 0; i < from.count; i += kLanes) {
-      store(view + i, (load(from.id.data() + i) >> 3) + splat(int32_t{1}));
+      const vi facet = (load(from.prim.data() + i) >> kFacetShift) & splat(int32_t{1});
+      store(view + i, (((load(from.id.data() + i) >> 3) + splat(int32_t{1})) << 1) + facet);
     }
-    sort_by(view, from.count, num_views_ + 1, [&](int i, int k) {
+    const int buckets = 2 * (num_views_ + 1);
+    sort_by(view, from.count, buckets, [&](int i, int k) {
       to.id[k] = from.id[i], to.depth[k] = from.depth[i];
       to.slot[k] = from.slot[i], to.weight[k] = from.weight[i];
       to.prim[k] = from.prim[i];
     });
     std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
-    for (int v = 0; v <= num_views_; ++v) {
+    for (int v = 0; v < buckets; ++v) {
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
-        shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
+        const int count = std::min(kLanes, f_.bucket[v + 1] - k);
+        if (v & 1) {
+          shade_packet<true>((v >> 1) - 1, k, count);
+        } else {
+          shade_packet<false>((v >> 1) - 1, k, count);
+        }
       }
     }
   }
 
-  void shade_packet(int view, int begin, int count) {
+  template <bool kFacets>
+  __attribute__((noinline)) void shade_packet(int view, int begin, int count) {
     const FragmentTable& from = f_.sorted_fragment;
     // Lanes beyond the last hold the first once more.
     const vm in = first_lanes(count);
@@ -246,20 +261,14 @@ class Resolve {
     if (view >= 0 && f_.view[view].type == kPlane) {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
     }
-    const vm facet = view >= 0 && f_.view[view].type != kMesh ? q.prim >= splat(kFacetBit) : vm{};
     FacetPoint point;
-    if (any(facet)) point = place_facet(scene_, f_, f_.view[view], facet, &q);
+    if (kFacets) point = place_facet(scene_, f_, f_.view[view], &q);
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
     if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
     const size_t queued = f_.queue.num_points;
-    Color c;
-    if (bits(facet) != kAllBits) {
-      c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
-    }
-    if (any(facet)) {
-      const Color flat = shade_facets(scene_, f_, view, q, point);
-      c = {select(facet, flat.r, c.r), select(facet, flat.g, c.g), select(facet, flat.b, c.b)};
-    }
+    const Color c = kFacets    ? shade_facets(scene_, f_, view, q, point)
+                    : view < 0 ? shade_sky(scene_, f_, q.x, q.y)
+                               : shade_any(scene_, f_, view, q);
     if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
     int32_t rgb[kLanes];
     store(rgb, pack_bytes(c));

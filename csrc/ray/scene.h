@@ -90,18 +90,18 @@ struct Assets {
   std::vector<Mesh> meshes;
 };
 
-// The polygons that round shapes are made of: of a unit sphere, cut at the equator for a cylinder.
-// Rows go from the lower pole to the upper one, with the cylinder's side in the middle and both ends
-// twice.
+// The facets that round shapes are made of: of a unit sphere, cut at the equator for a cylinder. Rows
+// go from the lower pole to the upper one with the cylinder's side in the middle, and both ends twice.
 struct Lathe {
-  float slices = 28, stacks = 16;        // around; along a side
-  int32_t side = 9;                      // row of the cylinder's side
-  float first = 15;                      // entry of `cosine` of the slice at 0 degrees
-  float step_cosine = 1, step_sine = 0;  // of the angle of a slice
-  std::vector<float> cosine, sine;       // of the middles of slices, from one below -180 degrees
-  float half_width = 0;                  // sine of half the angle of a slice
-  std::vector<float> corner_cosine, corner_sine;  // of where slices begin
-  std::vector<float> radial, axial, height;  // of rows: radial * distance + axial * z = height
+  float slices = 0, stacks = 0;          // around, along a side; 0 where shapes are drawn round
+  int32_t side = 1;                      // row of the cylinder's side
+  float first = 0;                       // entry of `cosine` of the slice at 0 degrees
+  float apothem = 1;                     // cosine of half a slice
+  float half_width = 0;                  // sine of half a slice
+  float step_cosine = 1, step_sine = 0;  // of a slice
+  float ring_cosine = 1, ring_sine = 0;  // of a ring
+  float half_ring_cosine = 1, half_ring_sine = 0;
+  std::vector<float> cosine, sine;       // of where slices begin
   std::vector<float> low_cosine, low_sine, high_cosine, high_sine;  // of the latitudes of rows
 };
 

@@ -291,6 +291,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   const size_t pixels = static_cast<size_t>(pitch) * h;
   const float half_width =
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
+  facets = h < kSmallHeight;
   step_x = 2 * half_width / w;
   step_y = 2 * scene.half_height / h;
   orthographic = scene.orthographic != 0;
@@ -348,7 +349,7 @@ void Frame::fit(const Scene& scene) {
     view.resize(2 * n);
     order.resize(n);
     transparent.resize(n);
-    bucket.resize(2 * n + 3);
+    bucket.resize(4 * n + 4);
   }
   if (light.size() < num_lights) {
     light.resize(num_lights);

@@ -19,8 +19,8 @@ VLMRM_INLINE FacetCorners facet_corners(const Scene& scene, const ViewGeom& g, v
   const vi row = (name >> kRowShift) & splat(kRowMask), slice = (name >> kSliceShift) & splat(kSliceMask);
   const vm second = (name & splat(int32_t{1})) != vi{};
   const vm side = row == splat(l.side);
-  const vf c0 = gather(l.corner_cosine.data(), slice), s0 = gather(l.corner_sine.data(), slice);
-  const vf c1 = gather(l.corner_cosine.data() + 1, slice), s1 = gather(l.corner_sine.data() + 1, slice);
+  const vf c0 = gather(l.cosine.data(), slice), s0 = gather(l.sine.data(), slice);
+  const vf c1 = gather(l.cosine.data() + 1, slice), s1 = gather(l.sine.data() + 1, slice);
   const vf low = gather(l.low_cosine.data(), row), high = gather(l.high_cosine.data(), row);
   const vf low_z = gather(l.low_sine.data(), row), high_z = gather(l.high_sine.data(), row);
   // Of the ends of the diagonal, and of the third corner.
@@ -67,17 +67,16 @@ struct FacetPoint {
   v3 local;
 };
 
-// Moves the points `facet` of a packet there.
+// Moves the points of a packet there.
 __attribute__((noinline)) static FacetPoint place_facet(const Scene& scene, const Frame& f,
-                                                        const ViewGeom& g, vm facet, Points* q) {
+                                                        const ViewGeom& g, Points* q) {
   FacetPoint at;
   at.corners = facet_corners(scene, g, q->prim);
   const v3* p = at.corners.p;
   at.t.corner = p[0], at.t.e1 = p[1] - p[0], at.t.e2 = p[2] - p[0];
   set_plane(&at.t);
   const v3 from = to_local(g, eye_point(f, q->x, q->y, vf{})) + splat3(g.eye);
-  const vf depth = plane_depth(at.t, from, to_local(g, eye_direction(f, q->x, q->y)), q->t);
-  q->t = select(facet, depth, q->t);
+  q->t = plane_depth(at.t, from, to_local(g, eye_direction(f, q->x, q->y)), q->t);
   at.local = to_local(g, eye_point(f, q->x, q->y, q->t)) + splat3(g.eye);
   set_weights(at.local, &at.t);
   return at;
