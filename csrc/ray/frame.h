@@ -114,6 +114,11 @@ struct Frame {
   std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   MeshSamples samples, mirror_samples;     // likewise
   std::vector<float> screen;   // places of one mesh's vertices in the picture
+  // Colours of vertices that were lit ahead, and where those of each view begin.
+  std::vector<float> lit;
+  std::vector<size_t> lit_at;
+  std::vector<int32_t> corners_seen;
+  size_t num_lit = 0;
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;

@@ -192,6 +192,9 @@ class Painter {
 
   void paint() {
     clear_queue(scene_, &f_);
+    std::fill(f_.lit_at.begin(), f_.lit_at.end(), kUnlit);
+    std::fill(f_.corners_seen.begin(), f_.corners_seen.end(), 0);
+    f_.num_lit = 0;
     for (int row = f_.row_begin; row < f_.row_end; ++row) {
       if (f_.background) {
         for_each_packet(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,

@@ -212,6 +212,9 @@ class Resolve {
     });
     std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
     for (int v = 0; v <= num_views_; ++v) {
+      if (v > 0 && f_.view[v - 1].type == kMesh && f_.bucket[v] < f_.bucket[v + 1]) {
+        light_ahead(scene_, &f_, v - 1, 3 * (f_.bucket[v + 1] - f_.bucket[v]));
+      }
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
         shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
       }

@@ -345,6 +345,8 @@ void Frame::fit(const Scene& scene) {
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {
     view.resize(2 * n);
+    lit_at.resize(2 * n);
+    corners_seen.resize(2 * n);
     order.resize(n);
     transparent.resize(n);
     bucket.resize(2 * n + 3);

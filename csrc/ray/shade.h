@@ -16,6 +16,8 @@ namespace VLMRM_ISA {
 
 constexpr float kTurn = 6.28318530717959f;
 
+VLMRM_INLINE v3 clamp01(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
+
 // The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
 struct Points {
   vf x, y, t;
