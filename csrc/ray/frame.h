@@ -129,6 +129,7 @@ struct Frame {
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
   std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  bool queues;  // some light has such casters
   ShadowQueue queue;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
@@ -155,6 +156,7 @@ struct Frame {
   int words;
   std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
+  std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
   // Slots: pixels that need more than one surface. Tables of four a slot hold its sub-samples.
   int num_slots = 0;

@@ -240,7 +240,8 @@ class Resolve {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
     }
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
-    if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
+    q.queue = queue_for(&f_, view);
+    if (q.queue) q.active = in;
     const size_t queued = f_.queue.num_points;
     const Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
     if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
@@ -278,7 +279,7 @@ class Resolve {
     for (int i = 0; i < count; ++i) {
       const int s = from.slot[begin + i];
       int32_t* number = &f_.slot_queued[s];
-      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s], 0);
       pixel[i] = *number;
       weight[i] = from.weight[begin + i] & (kBeside - 1);
     }

@@ -7,7 +7,6 @@
 
 #include "ray/light_mesh.h"
 #include "ray/shade.h"
-#include "ray/shadow_queue.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -142,10 +141,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
       add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
       continue;
     }
-    Color delta = {vi{}, vi{}, vi{}};
-    add_pass(scene, c, tex, q.t, black, &delta);
-    const vm lit = light_reaches(scene, f, i, view, p, todo, delta, q.queue) | ~todo;
-    out = {out.r + (lit & delta.r), out.g + (lit & delta.g), out.b + (lit & delta.b)};
+    add_queued(scene, f, i, view, p, v3{}, todo, c, tex, q, &out);
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
 }
