@@ -13,7 +13,7 @@ import torch
 from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.kernels import ops, reference
-from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
+from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
 from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompts import check_alpha, check_prompts
 from vlmrm_fast.scorer import Scorer
@@ -158,7 +158,7 @@ class VLMReward:
         num_slots: int = 3,
         *,
         devices: Sequence[str] | None = None,
-        background: bool = True,
+        background: bool | None = None,
     ) -> Scorer:
         """Return a pipeline that scores frames while the next ones are made.
 
@@ -169,7 +169,8 @@ class VLMReward:
             num_slots: submissions whose frames can wait at once, at least 3.
             devices: one replica of the model for each, rows of a submission split among them;
                 None: this reward's device, which for "cuda" without a number is every GPU.
-            background: on a CPU, whether a thread scores while the caller goes on.
+            background: on a CPU, whether a thread scores while the caller goes on; None: where
+                torch leaves a core idle.
 
         Returns:
             The scorer; close it when done.
@@ -189,6 +190,7 @@ class VLMReward:
         # This model serves its own device, once; every other lane has one to itself.
         first = wanted.index(own) if own in wanted else -1
         replicas = [self if i == first else self._replica(d) for i, d in enumerate(wanted)]
+        background = has_idle_core() if background is None else background
         return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
 
     def _replica(self, device: torch.device) -> VLMReward:
@@ -202,13 +204,13 @@ class VLMReward:
         """Return what scores frames on this reward's device."""
         if self.device.type == "cpu":
             return CpuLane(self._rewards, background=background)
-        how, device = self._how(), _numbered(self.device)
-        model, tasks = self._model, self._tasks
+        how, tower, tasks = self._how(), self._model.tower, self._tasks
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
-            return reference.score(model.embed_images(frames, how), tasks)
+            # Embeddings of any length: `score` divides by it.
+            return ops.score(tower.encode(frames, how), tasks)
 
-        return CudaLane(encode, device, self.batch_size, num_slots)
+        return CudaLane(encode, _numbered(self.device), self.batch_size, num_slots)
 
     def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return the embeddings of frames, for `score_embeddings`.
