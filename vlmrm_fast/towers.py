@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vlmrm_fast.kernels import ops
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.layers import Linear, PlainLinear
+from vlmrm_fast.pixels import prepare
 from vlmrm_fast.precision import DTYPES, linear_maker
 from vlmrm_fast.resnet import LeanResNet, is_clip_resnet
 from vlmrm_fast.vit import LeanViT, is_lean_vit
@@ -58,24 +58,29 @@ class PixelTower:
     @torch.inference_mode()
     def encode(self, frames: torch.Tensor, how: Preprocessing) -> torch.Tensor:
         """Return (B, D) embeddings; see `ImageTower`."""
-        out = self.forward(ops.preprocess(frames, how, self.dtype))
+        out = self.forward(prepare(frames, how, self.dtype))
         return out[0] if isinstance(out, tuple) else out
 
 
-def build_tower(tower: nn.Module, device: torch.device, precision: str) -> ImageTower:
+def build_tower(
+    tower: nn.Module, device: torch.device, precision: str, engine: str = "auto"
+) -> ImageTower:
     """Return the fastest equal form of an image tower.
 
     Args:
         tower: an open_clip image tower in evaluation mode, float32, on the CPU; may be changed.
         device: where it is to run.
         precision: name from `precision.DTYPES` that the device runs.
+        engine: "auto", or "eager" for open_clip's own code in the precision's dtype.
 
     Returns:
         The tower; its weights are its own.
     """
     dtype = DTYPES[precision]
     built: ImageTower
-    if is_lean_vit(tower):
+    if engine == "eager":
+        built = PixelTower(tower.to(device, dtype), dtype, "eager")
+    elif is_lean_vit(tower):
         built = LeanViT(tower, device, dtype, linear_maker(precision, device))
     elif is_clip_resnet(tower):
         built = PixelTower(LeanResNet(tower.to(device), dtype), dtype, "lean")
