@@ -17,6 +17,7 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "ViT-L-14": ("gpu_towers", "tower", {"name": "ViT-L-14", "batches": (8, 64, 512)}, 70),
     "ViT-B-32": ("gpu_towers", "tower", {"name": "ViT-B-32", "batches": (8, 64, 512)}, 60),
     "tiles": ("gpu_kernels", "tiles", {}, 50),
+    "visibility": ("gpu_kernels", "visibility", {}, 30),
     "attention": ("gpu_kernels", "attention", {}, 30),
     "ViT-bigG-14": ("gpu_towers", "tower", {"name": "ViT-bigG-14", "batches": (8, 64)}, 90),
     "ViT-H-14": ("gpu_towers", "tower", {"name": "ViT-H-14", "batches": (8, 64)}, 70),
@@ -42,7 +44,7 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
 }
 # One architecture stands for all: a rehearsal's tower is tiny.
 REHEARSED = [name for name in PHASES if "ViT" not in name or name.endswith("L-14")]
-KERNEL_TESTS = ("ops", "preprocess", "score", "add_layernorm", "reward_head")
+KERNEL_TESTS = ("ops", "preprocess", "score", "add_layernorm", "reward_head", "visibility")
 
 
 def environment() -> dict[str, str]:
@@ -59,20 +61,30 @@ def link_kernels() -> None:
         link.symlink_to("../kernels")
 
 
-def gpu_tests() -> list[str]:
-    """Return the kernels' tests, and every other test file that holds a test for a GPU."""
-    kernels = [f"tests/test_{name}.py" for name in KERNEL_TESTS]
-    marked = [
-        str(path.relative_to(ROOT))
-        for path in sorted((ROOT / "tests").glob("test_*.py"))
-        if "mark.gpu" in path.read_text()
-    ]
-    return [*kernels, *(path for path in marked if path not in kernels)]
+def gpu_tests() -> tuple[list[str], dict[str, str]]:
+    """Return the files with tests for a GPU, and those that lack a package here, with its name."""
+    files, lacking = [f"tests/test_{name}.py" for name in KERNEL_TESTS], {}
+    for path in sorted((ROOT / "tests").glob("test_*.py")):
+        name = str(path.relative_to(ROOT))
+        if name in files or "mark.gpu" not in path.read_text():
+            continue
+        command = [sys.executable, "-c", f"import {path.stem}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        )
+        missing = re.search(r"No module named '([^']+)'\s*$", done.stderr)
+        if missing:
+            lacking[name] = missing[1]
+        else:
+            files.append(name)
+    return files, lacking
 
 
 def run_tests(limit: float) -> dict[str, Any]:
     """Run the kernels' tests on the GPU and those marked `gpu`; return the outcome."""
-    files = gpu_tests()
+    files, lacking = gpu_tests()
+    for name, package in lacking.items():
+        print(f"skipped: {name} needs {package}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     # The kernels' tests are all marked where there is a GPU.
     command += ["-m", "gpu", "--durations=5"]
@@ -95,6 +107,7 @@ def run_tests(limit: float) -> dict[str, Any]:
         "summary": lines[-1] if lines else "",
         "failed": [line for line in lines if line.startswith(("FAILED", "ERROR"))],
         "skipped": [line for line in lines if line.startswith("SKIPPED")],
+        "lacking": lacking,
         "seconds": time.monotonic() - started,
     }
 

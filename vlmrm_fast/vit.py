@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vlmrm_fast.kernels import ops
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.layers import Linear, LinearMaker, Norm, PackedLinear, PlainLinear, SingleQuery
+from vlmrm_fast.pixels import prepare
 
 # QuickGELU(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702: the factors move into the weights.
 _QUICK = 1.702
@@ -152,10 +152,7 @@ class LeanViT:
             how: preprocessing; its size is the model's.
         """
         stem = self.stem(how)
-        tokens = ops.preprocess(
-            frames, how, self.dtype, layout="tokens", patch=self.patch, raw=True
-        )
-        x = self._embed(tokens, stem)
+        x = self._embed(prepare(frames, how, self.dtype, self.patch), stem)
         y = self.blocks[0].first(x)
         for block, after in zip(self.blocks, self.blocks[1:], strict=False):
             x, y = block.second.add(x, self._attend(block, y))
