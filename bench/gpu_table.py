@@ -76,6 +76,13 @@ def _add_layernorm(rows: Rows) -> None:
             rows.add(what, f"{row['gb_s']:.0f} GB/s", rows.share(row["gb_s"]), share, ("%", 0.75))
 
 
+def _quantize(rows: Rows) -> None:
+    for name, row in rows.figures("quantize").items():
+        measured = f"{row['ours_us']:.0f} us, {rows.share(row['gb_s'])}"
+        against = f"{row['ratio_to_eager']:.1f}x eager, {row['ratio_to_compile']:.2f}x compiled"
+        rows.add(f"quantize, {name}", measured, against, row["ratio_to_eager"], None)
+
+
 def _visibility(rows: Rows) -> None:
     if row := rows.figures("visibility"):
         what, rate = "depth and shape a pixel, 20 capsules, 224 x 224", f"{row['frames_s']:,.0f}/s"
@@ -131,7 +138,7 @@ def gpu_table(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"Kernels and towers on a GPU: {NOT_MEASURED}."
     rows = Rows(results)
-    for part in (_preprocess, _score, _add_layernorm, _visibility, _towers):
+    for part in (_preprocess, _score, _add_layernorm, _quantize, _visibility, _towers):
         part(rows)
     table = ["| on a GPU | measured | against | goal |", "|---|---|---|---|", *rows.lines]
     machine = results["machine"]
