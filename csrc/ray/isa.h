@@ -107,6 +107,10 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
 }
 
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  return reinterpret_cast<RawInt>(
+      _mm512_permutexvar_epi32(reinterpret_cast<__m512i>(index), _mm512_loadu_si512(table)));
+}
 VLMRM_INLINE void raw_append(LooseNumber* out, RawMask m, RawInt a) {
   // Not straight to memory, which takes more than a hundred cycles on Zen 4.
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(m, reinterpret_cast<__m512i>(a)));
@@ -169,6 +173,14 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
 
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  auto half = [&](const int32_t* p) __attribute__((always_inline)) {
+    return _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), reinterpret_cast<__m256i>(index)));
+  };
+  const __m256 upper = _mm256_castsi256_ps(reinterpret_cast<__m256i>(index << 28));
+  return reinterpret_cast<RawInt>(_mm256_blendv_ps(half(table), half(table + 8), upper));
+}
 VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) {
   const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   const __m256i order = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
@@ -304,8 +316,12 @@ VLMRM_INLINE float raw_smallest(RawFloat a) {
 }
 #endif
 
-// What comes in fours is laid side by side in wider vectors.
 #if !defined(__AVX2__)
+// table[index], of 16 numbers.
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  return raw_gather(reinterpret_cast<const uint32_t*>(table), index);
+}
+// What comes in fours is laid side by side in wider vectors.
 VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) { return *p - RawInt{}; }
 VLMRM_INLINE RawInt raw_join(Four a) { return a; }
 #endif
