@@ -24,7 +24,7 @@ help:
 	@echo "make asan    the renderer's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make tsan    the same under ThreadSanitizer"
 	@echo "make fuzz    random scenes under AddressSanitizer for SECONDS=600"
-	@echo "make gpu     the tests and benchmarks that need a CUDA device"
+	@echo "make gpu     the tests and benchmarks that need a CUDA device (VENV= PYTHON=...: install nothing)"
 	@echo "make docs    HTML documentation in docs/_build/html"
 	@echo "make setup   only install (.venv, editable, with the development tools)"
 
@@ -78,8 +78,9 @@ fuzz: $(SANITIZED)/address,undefined/.built
 	VLMRM_FAST_TEST_CORE=$(<D) LD_PRELOAD=$(call PRELOAD,asan) ASAN_OPTIONS=detect_leaks=0 \
 	  $(BIN)/python tests/fuzz_scenes.py --seconds $(SECONDS)
 
-gpu: $(STAMP)
-	VLMRM_FAST_REQUIRE_GPU=1 $(BIN)/python -m pytest tests bench -m gpu --benchmark-json bench/results/gpu.json
+# `make gpu VENV= PYTHON=python3` takes an interpreter as it is and installs nothing; see bench/gpu.py.
+gpu: $(if $(VENV),$(STAMP))
+	$(if $(VENV),$(BIN)/python,$(PYTHON)) bench/gpu.py
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

@@ -21,7 +21,10 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         machine_info.pop(name, None)
     machine_info["cores"] = len(os.sched_getaffinity(0))
     packages = ("torch", "triton", "mujoco", "gymnasium", "open_clip_torch", "stable-baselines3")
-    machine_info["packages"] = {name: importlib.metadata.version(name) for name in packages}
+    installed = {each.metadata["Name"] for each in importlib.metadata.distributions()}
+    machine_info["packages"] = {
+        name: importlib.metadata.version(name) for name in packages if name in installed
+    }
 
 
 def pytest_collection_modifyitems(items):

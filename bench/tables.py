@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpu_table import gpu_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 EVALUATION = ROOT / "vlmrm_fast" / "assets" / "builtin" / "evaluation.json"
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return a result file of pytest-benchmark."""
+    """Return a result file."""
     return json.loads((RESULTS / name).read_text())
 
 
@@ -223,6 +225,8 @@ def main() -> None:
     tables = f"{speed_table(results)}\n\n{training_table(results)}"
     text = replace_block(text, "table", tables)
     text = replace_block(text, "renderer", renderer_table(results))
+    measured = RESULTS / "gpu.json"
+    text = replace_block(text, "gpu", gpu_table(load("gpu.json") if measured.exists() else None))
     held_out = json.loads(EVALUATION.read_text())["held_out"]
     text = replace_block(text, "builtin", builtin_table(held_out))
     readme.write_text(text)

@@ -239,7 +239,7 @@ def _resize(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
         pixels = _resample(pixels, (height, width), how).round_().clamp_(0, 255)
     else:
         pixels = _resample(pixels, (height, width), how)
-    return _crop_or_pad(pixels, how)
+    return crop_or_pad(pixels, how)
 
 
 def _resample(pixels: torch.Tensor, shape: tuple[int, int], how: Preprocessing) -> torch.Tensor:
@@ -265,7 +265,7 @@ def scaled_shape(height: int, width: int, how: Preprocessing) -> tuple[int, int]
     return int(size * height / width), size
 
 
-def _crop_or_pad(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+def crop_or_pad(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     """Crop or pad (B, 3, H, W) around its centre, rounding as torchvision and open_clip do."""
     size = how.size
     height, width = pixels.shape[-2:]

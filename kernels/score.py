@@ -12,8 +12,11 @@ import triton.language as tl
 from vlmrm_fast.kernels import reference
 from vlmrm_fast.kernels.reference import Tasks
 
-# From this many rewards on, the matrix units pay: they take tiles of 16 and more.
-_MATRIX_FROM = 16
+# From this many rewards on, the matrix units take over: they share the loads of constants among
+# rows. Their tiles are of 16 and more.
+_MATRIX_FROM = 4
+# Batches up to this are cut into more programs, so that each multiprocessor has one.
+_SMALL_BATCH = 1024
 
 
 def score(z: torch.Tensor, tasks: Tasks) -> torch.Tensor:
@@ -26,23 +29,27 @@ def score(z: torch.Tensor, tasks: Tasks) -> torch.Tensor:
     out = z.new_empty(batch, prompts, dtype=torch.float32)
     if out.numel() == 0:
         return out
+    sizes = {"WIDTH": width, "PROMPTS": prompts}
     with torch.cuda.device_of(z):
         if prompts < _MATRIX_FROM:
             block_p = triton.next_power_of_2(prompts)
-            # About 4,096 products a program at a time: 32 a thread, few enough for registers.
-            block_d = min(256, triton.next_power_of_2(width))
+            # About 4,096 products a program: 32 a thread, few enough for registers.
+            block_d = min(1024, triton.next_power_of_2(width))
             rows = max(1, min(16, 4096 // (block_p * block_d)))
             _score_few_kernel[(triton.cdiv(batch, rows),)](
                 z, *tasks, out, batch, *z.stride(),
-                WIDTH=width, PROMPTS=prompts, ROWS=rows, BLOCK_P=block_p, BLOCK_D=block_d,
+                **sizes, ROWS=rows, BLOCK_P=block_p, BLOCK_D=block_d,
                 num_warps=4, enable_fp_fusion=True,
             )  # fmt: skip
         else:
-            grid = (triton.cdiv(batch, 32), triton.cdiv(prompts, 32))
+            rows, block_d = (16, 64) if batch <= _SMALL_BATCH else (64, 32)
+            block_p = 16 if prompts <= 16 else 32
+            grid = (triton.cdiv(batch, rows), triton.cdiv(prompts, block_p))
             _score_many_kernel[grid](
                 z, *tasks, out, batch, *z.stride(),
-                WIDTH=width, PROMPTS=prompts, ROWS=32, BLOCK_P=32, BLOCK_D=32,
-                num_warps=4, num_stages=3, enable_fp_fusion=True,
+                **sizes, ROWS=rows, BLOCK_P=block_p, BLOCK_D=block_d,
+                num_warps=2 if rows == block_p else 4, num_stages=3,
+                enable_fp_fusion=True,
             )  # fmt: skip
     return out
 

@@ -69,8 +69,10 @@ def cases() -> dict[str, Callable[[], Any]]:
         "resize tokens": lambda: preprocess.preprocess(paper, how, half, **tokens),
         "resize compat nchw": lambda: preprocess.preprocess(paper, how.original(), half),
         "score 1": lambda: score.score(rows[:, 0], tasks(1)),
-        "score 8": lambda: score.score(rows[:, 0], tasks(8)),
+        "score 3": lambda: score.score(rows[:, 0], tasks(3)),
+        "score 16": lambda: score.score(rows[:, 0], tasks(16)),
         "score 256": lambda: score.score(rows[:, 0], tasks(256)),
+        "score 256 many": lambda: score.score(rows.view(-1, width), tasks(256)),
         "layernorm fp16": lambda: add_layernorm.add_layernorm(rows[:, 0], None, *norm),
         "add_layernorm fp16": lambda: add_layernorm.add_layernorm(rows, rows, *norm),
         "add_layernorm fp32 to fp16": lambda: add_layernorm.add_layernorm(
@@ -130,12 +132,21 @@ def main() -> int:
     """Compare with the committed budget, or replace it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="accept the present figures")
+    write = parser.parse_args().write
     found = measure()
-    budget = json.loads(FILE.read_text())["kernels"] if FILE.exists() else {}
-    different = {name: used for name, used in found.items() if used != budget.get(name)}
-    for name, used in different.items():
-        print(f"{name}: {used}, committed {budget.get(name)}")
-    if parser.parse_args().write:
+    committed = json.loads(FILE.read_text())
+    budget = committed["kernels"]
+    # Another compiler allocates otherwise; spills and matrix units must be the same in all.
+    same = triton.__version__ == committed["triton"]
+    keys = None if same else ("stack", "spills", "matrix")
+    different = [
+        name
+        for name, used in found.items()
+        if any(used[key] != budget.get(name, {}).get(key) for key in keys or used)
+    ]
+    for name in different:
+        print(f"{name}: {found[name]}, committed {budget.get(name)}")
+    if write:
         lines = ",\n".join(
             f"  {json.dumps(name)}: {json.dumps(used)}" for name, used in found.items()
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_checks import DEVICE, DTYPES, worst
+from kernel_checks import DEVICE, DTYPES, ON_DEVICE, worst
 
 from vlmrm_fast.kernels import add_layernorm as kernel
+
+pytestmark = ON_DEVICE
 
 EPS = 1e-5
 
@@ -31,8 +33,8 @@ def test_sums_and_rows_equal_the_twins(shape: tuple, dtype: torch.dtype, add: bo
     total, y = (part.cpu() for part in kernel.add_layernorm(*arguments, EPS))
     assert y.dtype == total.dtype == dtype
     assert worst(total, x.double() + residual.double() * add) <= 0
-    # Statistics in float32: their rounding adds to that of the result.
-    assert worst(y, exact(total, weight, bias)) <= 5e-6
+    # Statistics in float32, roots and quotients within two units: more than one rounding.
+    assert worst(y, exact(total, weight, bias)) <= 1e-5
 
 
 @pytest.mark.parametrize("stream", [torch.float32, torch.float16])
@@ -43,7 +45,7 @@ def test_a_float32_stream_takes_half_precision_branches(stream: torch.dtype) -> 
     total, y = kernel.add_layernorm(*arguments, EPS)
     assert total.dtype == stream
     assert y.dtype == torch.float16
-    assert worst(y.cpu(), exact(total.cpu(), weight, bias)) <= 5e-6
+    assert worst(y.cpu(), exact(total.cpu(), weight, bias)) <= 1e-5
 
 
 def test_the_mean_of_far_values_costs_no_precision() -> None:

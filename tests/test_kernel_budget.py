@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import kernel_budget
-import pytest
-import triton
 
 BUDGET = json.loads(kernel_budget.FILE.read_text())
 
@@ -18,10 +16,11 @@ BUDGET = json.loads(kernel_budget.FILE.read_text())
 def test_no_kernel_spills_and_products_use_the_matrix_units() -> None:
     for name, used in BUDGET["kernels"].items():
         assert used["spills"] == used["stack"] == 0, name
-        assert bool(used["matrix"]) == ("resize" in name or name.endswith("score 256"))
+        assert bool(used["matrix"]) == (
+            "resize" in name or "score 16" in name or "score 256" in name
+        )
 
 
-@pytest.mark.skipif(triton.__version__ != BUDGET["triton"], reason="another compiler's budget")
 def test_kernels_compile_to_the_committed_budget() -> None:
     # Interpreted kernels cannot be compiled: another process, without the interpreter.
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}

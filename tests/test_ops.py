@@ -99,6 +99,72 @@ def test_empty_batches_give_empty_results() -> None:
     assert ops.score(torch.empty(0, WIDTH), make_tasks()).shape == (0, 3)
 
 
+def on_gpu(value):
+    """Move tensors, alone or in tuples, to the GPU."""
+    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda part: part.cuda(), value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", sorted(calls()))
+def test_torch_accepts_the_kernels_registration(name: str) -> None:
+    op, arguments = getattr(torch.ops.vlmrm_fast, name).default, calls()[name]
+    assert set(torch.library.opcheck(op, on_gpu(arguments)).values()) == {"SUCCESS"}
+    for ours, twin in zip(as_tuple(op(*on_gpu(arguments))), as_tuple(op(*arguments)), strict=True):
+        # One of 255 levels, where sums near n + 1/2 round the other way.
+        limit = 0.02 if name == "preprocess" else 1e-5
+        assert (ours.cpu() - twin).abs().max() <= limit
+
+
+def as_tuple(value) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.gpu
+def test_a_cuda_tensor_takes_the_kernel() -> None:
+    from vlmrm_fast.kernels import preprocess
+
+    frames = make_frames(2, 40, 60).cuda()
+    assert torch.equal(ops.preprocess(frames, HOW), preprocess.preprocess(frames, HOW))
+
+
+@pytest.mark.gpu
+def test_the_path_compiles_into_one_graph_on_a_gpu() -> None:
+    head, frames = Head().eval().requires_grad_(False).cuda(), make_frames(3, 32, 32).cuda()
+    head.tasks = on_gpu(head.tasks)
+    compiled = torch.compile(head, fullgraph=True)
+    assert torch.allclose(compiled(frames), head(frames), atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_holds_the_path() -> None:
+    head = Head().eval().requires_grad_(False).cuda()
+    head.tasks = on_gpu(head.tasks)
+    frames = make_frames(3, 40, 60).cuda()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        head(frames)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = head(frames)
+    frames.copy_(make_frames(3, 40, 60))
+    graph.replay()
+    assert torch.allclose(captured, head(frames), atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_nothing_in_the_path_waits_for_the_gpu() -> None:
+    head = Head().eval().requires_grad_(False).cuda()
+    head.tasks = on_gpu(head.tasks)
+    frames = make_frames(3, 40, 60).cuda()
+    head(frames)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        head(frames)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 FRAMES, TASKS, Z = make_frames(1, 8, 8), make_tasks(), torch.randn(2, WIDTH)
 ONES = torch.ones(WIDTH)
 REFUSED = [

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_checks import DEVICE, DTYPES, worst
+from kernel_checks import DEVICE, DTYPES, ON_DEVICE, worst
 
 from vlmrm_fast.kernels import preprocess as kernel
 from vlmrm_fast.kernels import reference
 from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing
+
+pytestmark = ON_DEVICE
 
 HOW = Preprocessing(32, OPENAI_MEAN, OPENAI_STD, fill=100)
 TOKENS = {"layout": "tokens", "patch": 8}

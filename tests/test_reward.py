@@ -189,8 +189,18 @@ def test_wrong_frames_are_refused_with_the_fix(reward: VLMReward, bad: Any, text
         ({"goal": "a b", "baseline": " A  B", "alpha": 0.5}, "baseline must differ from goal"),
         ({"goal": "a", "device": "tpu"}, "device must be auto, cpu, cuda or cuda:N"),
         ({"goal": "a", "device": "cuda:99"}, "device must be one of this machine's"),
-        ({"goal": "a", "device": "cpu", "precision": "fp16"}, 'precision must be "fp32" on a CPU'),
-        ({"goal": "a", "precision": "fp8"}, "precision must be one of auto, bf16, fp16, fp32"),
+        (
+            {"goal": "a", "device": "cpu", "precision": "fp16"},
+            "precision must be one of .*fp32.* on a CPU",
+        ),
+        (
+            {"goal": "a", "device": "cpu", "precision": "fp8"},
+            "on a CPU, got 'fp8'. fp8 needs a CUDA",
+        ),
+        (
+            {"goal": "a", "precision": "fp4"},
+            "must be one of auto, bf16, fp16, fp32, fp8, int8, got",
+        ),
         ({"goal": "a", "batch_size": 0}, "batch_size must be a positive integer, got 0"),
         ({"goal": "a", "batch_size": 2.5}, "batch_size must be a positive integer"),
     ],

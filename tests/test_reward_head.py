@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_checks import DEVICE, DTYPES
+from kernel_checks import DEVICE, DTYPES, ON_DEVICE
 
 from vlmrm_fast.kernels import reference, reward_head
+
+pytestmark = ON_DEVICE
 
 EPS = 1e-5
 

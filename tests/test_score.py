@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_checks import DEVICE, DTYPES
+from kernel_checks import DEVICE, DTYPES, ON_DEVICE
 
 from vlmrm_fast.kernels import reference, score
 from vlmrm_fast.kernels.reference import Tasks
+
+pytestmark = ON_DEVICE
 
 
 def make_tasks(prompts: int, width: int) -> Tasks:

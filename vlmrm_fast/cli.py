@@ -20,6 +20,8 @@ commands:
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    evaluate and film the newest checkpoint of a run once more
   score       score frames, a video or a task's states against prompts
+  fidelity TASK
+              compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
   doctor      check this installation and measure its speed
   pretrain    train the built-in vision-language model anew
@@ -37,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 130 or 143 after a signal, 141
-        where the output was closed.
+        The exit code: 0 for success, 1 where fidelity misses its gates, 2 for bad input, 130 or
+        143 after a signal, 141 where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -107,6 +109,13 @@ def _score(arguments: list[str]) -> int:
     return run_score(_parse(ScoreConfig, arguments, "score"))
 
 
+def _fidelity(arguments: list[str]) -> int:
+    """Compare precisions."""
+    from vlmrm_fast.fidelity import FidelityConfig, run_fidelity
+
+    return run_fidelity(_parse(FidelityConfig, arguments, "fidelity"))
+
+
 def _tasks(arguments: list[str]) -> int:
     """List the tasks."""
     from vlmrm_fast.report import tasks_table
@@ -158,6 +167,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "score": _score,
+    "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,
     "pretrain": _pretrain,

@@ -1,150 +1,26 @@
 """Vision-language models: any of open_clip's, a local folder's, or the built-in one.
 
-The only module that imports open_clip, and only inside functions: that import takes seconds.
+open_clip is imported only inside functions: that takes seconds.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError, unknown_name
+from vlmrm_fast.errors import ModelError
 from vlmrm_fast.hub import clear_errors, file_sha256
-from vlmrm_fast.kernels.ops import preprocess
 from vlmrm_fast.kernels.reference import Preprocessing
+from vlmrm_fast.model_sources import BUILTIN_FOLDER as BUILTIN_FOLDER
+from vlmrm_fast.model_sources import CONFIG_FILE, WEIGHTS_FILE, ModelSource, resolve_model
 from vlmrm_fast.prompts import PromptTokenizer
-from vlmrm_fast.towers import ImageTower, lean_tower
+from vlmrm_fast.towers import build_tower
 
-BUILTIN_FOLDER = Path(__file__).parent / "assets" / "builtin"
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
-
-# Names under which checkpoints are published, in open_clip's order of preference.
-_WEIGHT_NAMES = (
-    WEIGHTS_FILE,
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.pth",
-    "model.pth",
-)
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from, resolved without loading anything.
-
-    Attributes:
-        model: what the user wrote.
-        name: what open_clip calls it: a model name, "local-dir:PATH" or "hf-hub:ORG/NAME".
-        pretrained: tag or checkpoint path for a model name; None for the other two.
-        weights: local checkpoint file, where it is known already.
-    """
-
-    model: str
-    name: str
-    pretrained: str | None = None
-    weights: Path | None = None
-
-    @property
-    def local(self) -> bool:
-        """Whether the model is read from disk: no network is needed."""
-        return self.weights is not None
-
-
-def resolve_model(model: str) -> ModelSource:
-    """Find out which model is meant; no weights are read and no network is used.
-
-    Args:
-        model: "builtin", "NAME/PRETRAINED" of open_clip (PRETRAINED a tag or a checkpoint file),
-            a folder holding open_clip_config.json, a weights file in such a folder, or
-            "hf-hub:ORG/NAME".
-
-    Returns:
-        The source, for `load_model` and `load_tokenizer`.
-
-    Raises:
-        ArgumentError: `model` is empty or names no pretrained weights.
-        ModelError: a path that does not exist or holds no configuration or weights.
-        UnknownNameError: open_clip knows no such model or tag.
-    """
-    if not isinstance(model, str) or not model.strip():
-        raise ArgumentError(
-            f"model must be a non-empty string, got {model!r}. "
-            'Give "builtin", "NAME/PRETRAINED", a folder or "hf-hub:ORG/NAME".'
-        )
-    if model == "builtin":
-        return _resolve_folder(model, BUILTIN_FOLDER, None)
-    if model.startswith("hf-hub:"):
-        if model.count("/") != 1 or model.endswith(("/", ":")):
-            raise ArgumentError(f'model must be "hf-hub:ORG/NAME", got {model!r}.')
-        return ModelSource(model, model)
-    path = Path(model.removeprefix("local-dir:")).expanduser()
-    if path.is_dir():
-        return _resolve_folder(model, path, None)
-    if path.is_file():
-        return _resolve_folder(model, path.parent, path)
-    if model.startswith(("local-dir:", "/", "./", "../", "~")):
-        raise ModelError(f"model must be an existing folder or weights file, got {model!r}.")
-    return _resolve_name(model)
-
-
-def _resolve_folder(model: str, folder: Path, weights: Path | None) -> ModelSource:
-    """Return the source of a local folder in the layout of the Hugging Face hub."""
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(
-            f"model must be a folder that holds {CONFIG_FILE}, got {str(folder)!r}. For a bare "
-            f'checkpoint name its architecture too: "ViT-B-32/{weights or "PATH"}".'
-        )
-    if weights is None:
-        found = [folder / name for name in _WEIGHT_NAMES if (folder / name).is_file()]
-        found += sorted(folder.glob("*.safetensors"))
-        if not found:
-            raise ModelError(
-                f"model must be a folder with a checkpoint ({WEIGHTS_FILE}), "
-                f"got {str(folder)!r} without one."
-            )
-        weights = found[0]
-    return ModelSource(model, f"local-dir:{folder}", None, weights)
-
-
-def _resolve_name(model: str) -> ModelSource:
-    """Return the source of "NAME/PRETRAINED", checked against open_clip's lists."""
-    import open_clip
-
-    name, _, pretrained = model.partition("/")
-    known = open_clip.list_models()
-    if name not in known:
-        lower = {entry.lower(): entry for entry in known}
-        near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
-        hint = f" Did you mean {', '.join(repr(lower[n]) for n in near)}?" if near else ""
-        raise UnknownNameError(
-            f"model must be one of open_clip's {len(known)} models with its weights "
-            f'("ViT-B-32/openai"), a folder, "hf-hub:ORG/NAME" or "builtin", got {model!r}.{hint}'
-        )
-    tags = sorted(open_clip.list_pretrained_tags_by_model(name))
-    if not pretrained:
-        listed = ", ".join(tags) or "none: give the path of a checkpoint"
-        raise ArgumentError(
-            f'model must be "NAME/PRETRAINED", got {model!r}. Pretrained weights of {name}: '
-            f"{listed}."
-        )
-    path = Path(pretrained).expanduser()
-    if path.is_file():
-        return ModelSource(model, name, str(path), path)
-    if not open_clip.get_pretrained_cfg(name, pretrained):
-        raise unknown_name(f"pretrained weights of {name}", pretrained, tags)
-    return ModelSource(model, name, pretrained)
+ENGINES = ("auto", "eager")
 
 
 def load_tokenizer(source: ModelSource) -> PromptTokenizer:
@@ -176,11 +52,17 @@ class LoadedModel:
         mean, std, interpolation, resize_mode: the model's own preprocessing.
         context_length: longest prompt [tokens].
         embed_dim: width D of an embedding.
-        device, precision: where and in which format the towers run.
-        engine: form of the image tower: "eager", "folded" or "lean".
+        device, precision: where and in which format the image tower runs.
+        tower: the image tower, see `towers.ImageTower`.
+        engine: form of the image tower: "eager", "folded", "packed" or "lean".
+        wanted_engine: what was asked for, one of `ENGINES`.
+
+    The text tower stays on the CPU in float32; a GPU holds it only while prompts are embedded.
     """
 
-    def __init__(self, source: ModelSource, module: Any, device: torch.device, precision: str):
+    def __init__(
+        self, source: ModelSource, module: Any, device: torch.device, precision: str, engine: str
+    ) -> None:
         config = module.visual.preprocess_cfg
         size = config["size"]
         sides = {size} if isinstance(size, int) else set(size)
@@ -200,17 +82,30 @@ class LoadedModel:
         self.device, self.precision = device, precision
         self.tokenizer = load_tokenizer(source)
         self.context_length = self.tokenizer.context_length
+        self.tower = build_tower(module.visual, device, precision, engine)
+        self.wanted_engine = engine
+        self.engine = self.tower.engine
+        del module.visual  # its weights are in the tower now
         self._module = module
-        self._tower: ImageTower = lambda pixels: module.encode_image(pixels, normalize=False)
-        self.engine = "eager"
-        # CoCa's image path is more than its tower.
-        if device.type == "cpu" and precision == "fp32" and not hasattr(module, "text_decoder"):
-            tower, self.engine = lean_tower(module.visual)
-            if self.engine != "eager":
-                self._tower = tower
-                del module.visual  # its weights are in the lean tower now
         self.embed_dim = self.embed_text(["a"]).shape[1]
         self._sha256: str | None = None
+        self._check_range()
+
+    def _check_range(self) -> None:
+        """Refuse a format in which the tower overflows, once, on frames black, white and noisy."""
+        if self.precision == "fp32":
+            return
+        size = self.image_size
+        noise = torch.Generator().manual_seed(0)
+        frames = torch.randint(0, 256, (3, size, size, 3), generator=noise, dtype=torch.uint8)
+        frames[0], frames[1] = 0, 255
+        z = self.tower.encode(frames.to(self.device), self.preprocessing)
+        if not bool(z.isfinite().all()):
+            better = "bf16" if self.precision == "fp16" else "fp32"
+            raise ModelError(
+                f"precision must hold the values of {self.model_id!r}, got {self.precision!r}, in "
+                f'which they overflow. Use precision="{better}".'
+            )
 
     @property
     def weights_sha256(self) -> str:
@@ -227,25 +122,31 @@ class LoadedModel:
             frames: (B, H, W, 3) uint8 on the model's device, all encoded at once.
             how: preprocessing in place of the model's own.
         """
-        pixels = preprocess(frames, how or self.preprocessing, dtype=_DTYPES[self.precision])
-        return _unit_rows(self._tower(pixels))
+        return _unit_rows(self.tower.encode(frames, how or self.preprocessing))
 
     @torch.inference_mode()
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return (P, D) float32 embeddings of unit length; raises as `PromptTokenizer.check`."""
-        tokens = self.tokenizer(prompts).to(self.device)
-        return _unit_rows(self._module.encode_text(tokens, normalize=False))
+        tokens = self.tokenizer(prompts)
+        module = self._module.to(self.device)
+        rows = _unit_rows(module.encode_text(tokens.to(self.device), normalize=False))
+        self._module.to("cpu")
+        return rows
 
 
 def load_model(
-    model: str | ModelSource, device: torch.device | str = "cpu", precision: str = "fp32"
+    model: str | ModelSource,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    engine: str = "auto",
 ) -> LoadedModel:
     """Load a vision-language model for inference.
 
     Args:
         model: see `resolve_model`.
         device: where it runs.
-        precision: "fp32", "fp16" or "bf16"; the last two on a GPU only.
+        precision: a key of `precision.DTYPES` that the device runs.
+        engine: one of `ENGINES`: the fastest form of the image tower, or open_clip's own.
 
     Returns:
         The model, in evaluation mode, without gradients.
@@ -257,15 +158,27 @@ def load_model(
 
     source = model if isinstance(model, ModelSource) else resolve_model(model)
     device = torch.device(device)
-    options: dict[str, Any] = {"precision": precision, "device": device}
+    # On the CPU in float32: the tower folds its weights before it rounds them.
+    options: dict[str, Any] = {"precision": "fp32", "device": "cpu"}
     with clear_errors(source.model, "the model", source.local):
         if source.name.startswith("local-dir:"):
             module = open_clip.create_model(source.name, load_weights=False, **options)
             open_clip.load_checkpoint(module, str(source.weights))
         else:
             module = open_clip.create_model(source.name, **model_options(source), **options)
+    if not isinstance(getattr(module, "visual", None), torch.nn.Module):
+        raise ModelError(
+            f"model must have an image tower, got {source.model!r} without one. "
+            "Use a CLIP or SigLIP model."
+        )
+    size, patch = (getattr(module.visual, name, 0) for name in ("image_size", "patch_size"))
+    if patch and min(_pair(size)) < max(_pair(patch)):
+        raise ModelError(
+            f"model must take images of at least one patch, {max(_pair(patch))} pixels, got "
+            f"{min(_pair(size))} in {source.model!r}."
+        )
     module.eval().requires_grad_(False)
-    return LoadedModel(source, module, device, precision)
+    return LoadedModel(source, module, device, precision, engine)
 
 
 def model_options(source: ModelSource) -> dict[str, Any]:
@@ -361,6 +274,11 @@ def _triple(values: Any) -> tuple[float, float, float]:
         return (float(values),) * 3
     red, green, blue = values
     return float(red), float(green), float(blue)
+
+
+def _pair(sides: Any) -> tuple[int, int]:
+    """Return height and width of a size that may be one number."""
+    return tuple(sides) if isinstance(sides, (list, tuple)) else (sides, sides)
 
 
 def _known_interpolation(name: str) -> str:

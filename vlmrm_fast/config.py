@@ -39,7 +39,7 @@ class RewardConfig:
     """Factor on the VLM reward."""
     compat: bool = False
     """Score as the original implementation did: several prompts are averaged, not renormalised."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
     """Arithmetic of the vision-language model."""
 
 
@@ -147,6 +147,8 @@ class TrainConfig:
     """Seed of everything: weights, exploration, start states."""
     device: str = "auto"
     """Device of policy and reward: auto, cpu, cuda or cuda:N."""
+    labels: Literal["auto", "step", "deferred"] = "auto"
+    """Rewards come with each step, or later while simulation goes on; auto: later on a GPU."""
     num_threads: int = 0
     """Threads of simulation and drawing; 0: one per CPU core."""
     run_dir: str | None = None
@@ -216,7 +218,11 @@ def _check_numbers(config: TrainConfig) -> None:
         raise ArgumentError(f"seed must be below 2**31, got {config.seed}.")
     choices = {
         "reward.mode": (config.reward.mode, ("replace", "add")),
-        "reward.precision": (config.reward.precision, ("auto", "fp32", "bf16", "fp16")),
+        "reward.precision": (
+            config.reward.precision,
+            ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
+        ),
+        "labels": (config.labels, ("auto", "step", "deferred")),
         "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
     }
     for name, (text, valid) in choices.items():

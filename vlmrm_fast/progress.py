@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -99,7 +100,8 @@ class Progress:
 
         Args:
             step: environment steps done.
-            vlm_reward: mean VLM reward of the step, shown until the first row is there.
+            vlm_reward: mean VLM reward of the step, shown until the first row is there; NaN where
+                it is not known yet.
             row: the newest row of metrics, or an empty one.
         """
         if self.mode == "off":
@@ -108,7 +110,9 @@ class Progress:
         if now - self._last < (0.25 if self._bar else PLAIN_INTERVAL_SECONDS):
             return
         self._last = now
-        text = describe(row) or f"VLM {vlm_reward:.3f}"
+        # Of deferred rewards none may be there yet.
+        first = "" if math.isnan(vlm_reward) else f"VLM {vlm_reward:.3f}"
+        text = describe(row) or first
         if self._bar is not None:
             self._bar.update(self._task, completed=step)
             self._text = text

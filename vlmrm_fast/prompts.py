@@ -11,8 +11,10 @@ from vlmrm_fast.errors import ArgumentError
 if TYPE_CHECKING:
     import torch
 
+Prompts = str | Sequence[str]
 
-def check_prompts(name: str, prompts: str | Sequence[str] | None) -> tuple[str, ...]:
+
+def check_prompts(name: str, prompts: Prompts | None) -> tuple[str, ...]:
     """Return one or several prompts as a tuple; None becomes the empty tuple.
 
     Args:

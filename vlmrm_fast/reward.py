@@ -12,12 +12,13 @@ import torch
 
 from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
+from vlmrm_fast.inputs import borrowable, check_frames, choose_device, numbered
 from vlmrm_fast.kernels import ops, reference
 from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
-from vlmrm_fast.prompts import check_alpha, check_prompts
+from vlmrm_fast.precision import choose_precision
+from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
+from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
 from vlmrm_fast.scorer import Scorer
-
-Prompts = str | Sequence[str]
 
 # Frames encoded at once. CPU: the best of 8 ... 64 for the built-in model (its activations stay in
 # the cache), 10 % above 4 for a ViT-B-32. GPU: 512 frames of a ViT-bigG need 5 GB.
@@ -38,7 +39,9 @@ class VLMReward:
         baseline: prompts of the scene without the goal; needed where alpha is above 0.
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16" or "bf16".
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16", "bf16", "int8" or "fp8";
+            what a device lacks is refused. `vlmrm-fast fidelity` shows what each changes.
+        engine: "auto" (the fastest form of the image tower) or "eager" (open_clip's own code).
         compat: reproduce the numbers of the paper's authors: their resize, their mean and
             standard deviation for every model, averaged prompts not renormalised.
         batch_size: most frames encoded at once; None picks it by device.
@@ -60,19 +63,23 @@ class VLMReward:
         alpha: float = 0.0,
         device: str = "auto",
         precision: str = "auto",
+        engine: str = "auto",
         compat: bool = False,
         batch_size: int | None = None,
     ) -> None:
         self._check_task(goal, baseline, alpha)
-        chosen = _choose_device(device)
-        precision = _choose_precision(precision, chosen)
+        chosen = choose_device(device)
+        precision = choose_precision(precision, chosen)
+        if engine not in clip.ENGINES:
+            choices = ", ".join(clip.ENGINES)
+            raise ArgumentError(f"engine must be one of {choices}, got {engine!r}.")
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ArgumentError(f"batch_size must be a positive integer, got {batch_size!r}.")
 
         # The token count needs the tokenizer only: a long prompt fails before the download.
         source = clip.resolve_model(model)
         clip.load_tokenizer(source).check(self.goal + self.baseline)
-        self._model = clip.load_model(source, chosen, precision)
+        self._model = clip.load_model(source, chosen, precision, engine)
         self.compat = bool(compat)
         self.batch_size = batch_size or (_GPU_BATCH if chosen.type == "cuda" else _CPU_BATCH)
         self._set_tasks()
@@ -86,22 +93,30 @@ class VLMReward:
         self.alpha = check_alpha(alpha, self.goal, self.baseline)
 
     def _set_tasks(self) -> None:
-        """Fold the prompts into the constants of the reward, in float64."""
-        goal = self._prompt_mean(self.goal)
-        baseline = self._prompt_mean(self.baseline) if self.baseline else None
-        if self.alpha > 0 and baseline is not None and float((goal - baseline).norm()) < 1e-6:
-            raise ArgumentError(
-                f"baseline must differ from goal where alpha is above 0, got {self.baseline[0]!r}, "
-                "which the model cannot tell from the goal. Reword one of them, or set alpha=0."
-            )
-        alpha = torch.tensor([self.alpha], dtype=torch.float64)
-        tasks = reference.make_tasks(goal, baseline, alpha)
-        self._tasks = tasks.to(self._model.device, torch.float32)
+        """Embed the prompts."""
+        self._tasks = self.prompt_set([self.goal], [self.baseline or None], self.alpha).tasks
 
-    def _prompt_mean(self, prompts: tuple[str, ...]) -> torch.Tensor:
-        """Return (1, D) float64: the mean embedding, of unit length again unless `compat`."""
-        mean = self._model.embed_text(prompts).cpu().double().mean(0, keepdim=True)
-        return mean if self.compat else mean / mean.norm()
+    def prompt_set(
+        self,
+        goals: Sequence[Prompts],
+        baselines: Prompts | Sequence[Prompts | None] | None = None,
+        alphas: float | Sequence[float] = 0.0,
+    ) -> PromptSet:
+        """Return P rewards of the same frames, for `score_many`: embedded once, then cheap.
+
+        Args:
+            goals: P goals, each one prompt or several whose embeddings are averaged.
+            baselines: one prompt for all, or P as `goals`; None where alpha is 0.
+            alphas: one strength for all, or P.
+
+        Returns:
+            The prompts with the constants of their rewards, on this reward's device.
+
+        Raises:
+            ArgumentError: as the constructor, or the numbers of goals, baselines and alphas
+                differ.
+        """
+        return build_prompt_set(self._model, goals, baselines, alphas, compat=self.compat)
 
     @property
     def image_size(self) -> int:
@@ -177,8 +192,8 @@ class VLMReward:
         """
         if devices is not None and (isinstance(devices, str) or not devices):
             raise ArgumentError(f"devices must be a list of at least one name, got {devices!r}.")
-        own = _numbered(self.device)
-        wanted = [own] if devices is None else [_numbered(_choose_device(d)) for d in devices]
+        own = numbered(self.device)
+        wanted = [own] if devices is None else [numbered(choose_device(d)) for d in devices]
         if devices is None and self.device.type == "cuda" and self.device.index is None:
             wanted = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
         if any(device.type != own.type for device in wanted):
@@ -192,7 +207,9 @@ class VLMReward:
     def _replica(self, device: torch.device) -> VLMReward:
         """Return this reward with a model of its own on `device`."""
         other = copy.copy(self)
-        other._model = clip.load_model(self._model.source, device, self._model.precision)
+        other._model = clip.load_model(
+            self._model.source, device, self._model.precision, self._model.wanted_engine
+        )
         other._tasks = self._tasks.to(device)
         return other
 
@@ -200,13 +217,28 @@ class VLMReward:
         """Return what scores frames on this reward's device."""
         if self.device.type == "cpu":
             return CpuLane(self._rewards, background=background)
-        how, device = self._how(), _numbered(self.device)
+        how, device = self._how(), numbered(self.device)
         model, tasks = self._model, self._tasks
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
             return reference.score(model.embed_images(frames, how), tasks)
 
         return CudaLane(encode, device, self.batch_size, num_slots)
+
+    def score_many(self, frames: np.ndarray | torch.Tensor, prompts: PromptSet) -> np.ndarray:
+        """Return P rewards of each frame; each is encoded once, whatever P.
+
+        Args:
+            frames: as in `score`.
+            prompts: from `prompt_set` of a reward with this model.
+
+        Returns:
+            (B, P) float32 rewards.
+
+        Raises:
+            ArgumentError: as `score`.
+        """
+        return self._many(self._embed(frames), prompts)
 
     def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return the embeddings of frames, for `score_embeddings`.
@@ -242,9 +274,33 @@ class VLMReward:
         Raises:
             ArgumentError: `z` is not (B, D) for this model's D.
         """
+        return self._score(self._rows(z))
+
+    def score_many_embeddings(self, z: np.ndarray | torch.Tensor, prompts: PromptSet) -> np.ndarray:
+        """Return P rewards of each stored embedding.
+
+        Args:
+            z: as in `score_embeddings`.
+            prompts: as in `score_many`.
+
+        Returns:
+            (B, P) float32 rewards.
+
+        Raises:
+            ArgumentError: as `score_embeddings`.
+        """
+        return self._many(self._rows(z), prompts)
+
+    def _rows(self, z: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return checked embeddings (B, D) float32 on the device."""
         if z.ndim != 2 or z.shape[1] != self.embed_dim:
             raise ArgumentError(f"z must be (B, {self.embed_dim}), got {tuple(z.shape)}.")
-        return self._score(torch.as_tensor(z, dtype=torch.float32, device=self.device))
+        return torch.as_tensor(z, dtype=torch.float32, device=self.device)
+
+    @torch.inference_mode()
+    def _many(self, z: torch.Tensor, prompts: PromptSet) -> np.ndarray:
+        """Return (B, P) float32 rewards of (B, D) embeddings on the device."""
+        return ops.score(z, prompts.tasks).cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         """Return what a run must record: model, weights, device, precision, prompts, tokens."""
@@ -279,7 +335,7 @@ class VLMReward:
 
     def _embed(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return (B, D) float32 unit rows on the device, encoding `batch_size` at a time."""
-        _check_frames(frames)
+        check_frames(frames)
         if not len(frames):
             return torch.empty(0, self.embed_dim, device=self.device)
         try:
@@ -308,89 +364,6 @@ class VLMReward:
         rows = []
         for start in range(0, len(frames), self.batch_size):
             chunk = frames[start : start + self.batch_size]
-            tensor = torch.from_numpy(_plain(chunk)) if isinstance(chunk, np.ndarray) else chunk
+            tensor = torch.from_numpy(borrowable(chunk)) if isinstance(chunk, np.ndarray) else chunk
             rows.append(self._model.embed_images(tensor.to(self.device), how))
         return torch.cat(rows)
-
-
-def _plain(chunk: np.ndarray) -> np.ndarray:
-    """Return an array that torch can borrow: writeable and without negative strides."""
-    if chunk.flags.writeable and min(chunk.strides) >= 0:
-        return chunk
-    return chunk.copy()
-
-
-def _check_frames(frames: Any) -> None:
-    """Refuse anything but (B, H, W, 3) uint8.
-
-    Raises:
-        ArgumentError: another type, dtype or shape, with the call that mends it.
-    """
-    expected = "frames must be (B, H, W, 3) uint8"
-    if not isinstance(frames, (np.ndarray, torch.Tensor)):
-        raise ArgumentError(f"{expected}, got {type(frames).__name__}. Use numpy.stack(frames).")
-    shape = tuple(frames.shape)
-    dtype = str(frames.dtype).removeprefix("torch.")
-    if dtype != "uint8":
-        raise ArgumentError(
-            f"{expected}, got {dtype}. Scale to 0 ... 255 and cast: frames.astype('uint8')."
-        )
-    if len(shape) == 3 and shape[2] == 3:
-        raise ArgumentError(f"{expected}, got {shape}. For a single frame: frames[None].")
-    if len(shape) != 4 or shape[3] != 3:
-        fix = ""
-        if len(shape) == 4 and shape[1] == 3:
-            fix = " For channels first: frames.transpose(0, 2, 3, 1)."
-        elif len(shape) == 4 and shape[3] == 4:
-            fix = " Drop the alpha channel: frames[..., :3]."
-        raise ArgumentError(f"{expected}, got {shape}.{fix}")
-    if shape[0] and not (shape[1] and shape[2]):
-        raise ArgumentError(f"{expected} with pixels in them, got {shape}.")
-
-
-def _choose_device(device: str) -> torch.device:
-    """Return the device that `device` names.
-
-    Raises:
-        ArgumentError: it is not a CPU or an available CUDA device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError, ValueError):
-        chosen = torch.device("meta")
-    if chosen.type not in ("cpu", "cuda"):
-        raise ArgumentError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ArgumentError(
-            f"device must be one of this machine's {torch.cuda.device_count()} CUDA devices, "
-            f'got {device!r}. Use "auto" or "cpu".'
-        )
-    return chosen
-
-
-def _numbered(device: torch.device) -> torch.device:
-    """Return a CUDA device with its number: the current one's where it has none."""
-    if device.type != "cuda" or device.index is not None:
-        return device
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _choose_precision(precision: str, device: torch.device) -> str:
-    """Return the precision that `precision` means on `device`.
-
-    Raises:
-        ArgumentError: it is unknown, or 16 bits on a CPU.
-    """
-    if precision not in clip.PRECISIONS:
-        choices = ", ".join(clip.PRECISIONS)
-        raise ArgumentError(f"precision must be one of {choices}, got {precision!r}.")
-    if precision == "auto":
-        return "fp32" if device.type == "cpu" else "fp16"
-    if precision != "fp32" and device.type == "cpu":
-        raise ArgumentError(
-            f'precision must be "fp32" on a CPU, got {precision!r}. 16-bit towers run at a '
-            "fraction of the speed there."
-        )
-    return precision

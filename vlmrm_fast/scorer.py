@@ -67,7 +67,7 @@ class Scorer:
         self.lanes = list(lanes)
         self.num_slots = num_slots
         self._ring: FrameRing | None = None
-        self._slots: dict[int, Slot] = {}
+        self._open: Slot | None = None
 
     @property
     def in_flight(self) -> int:
@@ -81,13 +81,13 @@ class Scorer:
             shape: (N, H, W, 3). Another one than before waits for all frames under way.
 
         Returns:
-            (N, H, W, 3) uint8, writeable, with old content. `submit` that very array: it is then
-            not copied on the host. Read-only by agreement from then on, until it is handed out
-            again.
+            (N, H, W, 3) uint8, writeable, with old content; the same array until it is submitted.
+            `submit` that very array: it is then not copied on the host. Its content stays, for
+            reading only, until the array is handed out again.
         """
-        slot = self._acquire(tuple(shape))
-        self._slots[id(slot.frames)] = slot
-        return slot.frames
+        if self._open is None or self._open.frames.shape != tuple(shape):
+            self._open = self._acquire(tuple(shape))
+        return self._open.frames
 
     def _acquire(self, shape: tuple[int, ...]) -> Slot:
         if self._ring is None or self._ring.shape != shape:
@@ -95,7 +95,7 @@ class Scorer:
                 self._ring.drain()
             # Pinned for a GPU only: locked pages are a scarce thing.
             pin = any(lane.device.type == "cuda" for lane in self.lanes)
-            self._ring, self._slots = FrameRing(self.num_slots, shape, pin), {}
+            self._ring, self._open = FrameRing(self.num_slots, shape, pin), None
         return self._ring.acquire()
 
     def submit(self, frames: np.ndarray) -> Ticket:
@@ -111,11 +111,13 @@ class Scorer:
         Raises:
             ArgumentError: `frames` has another dtype or shape, or no rows.
         """
-        slot = self._slots.pop(id(frames), None)
-        if slot is None:
-            _check(frames)
-            slot = self._acquire(tuple(frames.shape))
-            np.copyto(slot.frames, frames)
+        slot = self._open
+        if slot is not None and frames is slot.frames:
+            self._open = None
+            return self._launch(slot)
+        _check(frames)
+        slot = self._acquire(tuple(frames.shape))
+        np.copyto(slot.frames, frames)
         return self._launch(slot)
 
     def _launch(self, slot: Slot) -> Ticket:

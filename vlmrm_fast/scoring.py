@@ -16,7 +16,6 @@ from vlmrm_fast.frame_files import frame_chunks
 from vlmrm_fast.prompts import check_alpha, check_prompts
 
 if TYPE_CHECKING:
-    from vlmrm_fast.reward import VLMReward
     from vlmrm_fast.tasks import Task
 
 # Worlds that run side by side when a task's states are drawn: half a dozen episodes are in view.
@@ -41,7 +40,7 @@ class ScoreConfig:
         num_states: states of the task to draw.
         seed: of the task's states.
         device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32", "fp16" or "bf16".
+        precision: "auto", "fp32", "fp16", "bf16", "int8" or "fp8".
         compat: reproduce the numbers of the paper's authors.
     """
 
@@ -142,17 +141,18 @@ def score_frames(config: ScoreConfig) -> Scores:
         precision=config.precision,
         compat=config.compat,
     )
-    columns = [reward.with_prompts(goal, baseline, alpha) for goal in goals]
+    prompts = reward.prompt_set(goals, [baseline] * len(goals), alpha)
     labels: list[str] = []
     rows: list[np.ndarray] = []
     truth: list[float] = []
     if task:
-        chunks = _task_chunks(task, reward, config, truth)
+        chunks = _with_truth(
+            task_states(task, reward.image_size, config.num_states, config.seed), truth
+        )
     assert chunks is not None
     for names, frames in chunks:
-        z = reward.embed_images(frames)
         labels += names
-        rows.append(np.stack([column.score_embeddings(z) for column in columns], axis=1))
+        rows.append(reward.score_many(frames, prompts))
     rewards = np.concatenate(rows)
     known = np.array(truth) if task else None
     return Scores(labels, goals, rewards, known, alpha, config.model)
@@ -187,27 +187,28 @@ class _Unscored:
         return np.zeros(len(frames), np.float32)
 
 
-def _task_chunks(
-    task: Task, reward: VLMReward, config: ScoreConfig, truth: list[float]
-) -> Iterator[tuple[list[str], np.ndarray]]:
+def task_states(
+    task: Task, image_size: int, num_states: int, seed: int
+) -> Iterator[tuple[list[str], np.ndarray, list[float]]]:
     """Draw states of a task under uniformly random actions, evenly spread over its horizon.
 
     Args:
         task: what to simulate.
-        reward: its image size is drawn.
-        config: number of states and seed.
-        truth: the task's own reward of every state is appended to it.
+        image_size: side of the square frames [pixels].
+        num_states: how many.
+        seed: of states and actions.
 
     Yields:
-        Labels "world 0 step 8" and frames (n, S, S, 3) uint8, world by world.
+        Labels "world 0 step 8", frames (n, S, S, 3) uint8 and the task's own rewards, world by
+        world.
     """
     from vlmrm_fast.envs.core import TaskWorlds
 
-    count = min(_WORLDS, config.num_states)
-    kept = -(-config.num_states // count)
+    count = min(_WORLDS, num_states)
+    kept = -(-num_states // count)
     stride = max(1, task.horizon // kept)
-    worlds = TaskWorlds(task, count, _Unscored(reward.image_size), seed=config.seed)
-    rng = np.random.default_rng(config.seed)
+    worlds = TaskWorlds(task, count, _Unscored(image_size), seed=seed)
+    rng = np.random.default_rng(seed)
     worlds.reset()
     space: Any = worlds.action_space
     pictures, values = [], []
@@ -218,15 +219,24 @@ def _task_chunks(
             pictures.append(worlds.last_frames.copy())
             values.append(result.env_reward)
     # World by world, so that the plot shows one episode after the other.
-    left = config.num_states
+    left = num_states
     for world in range(count):
         length = min(kept, left)
         left -= length
         if not length:
             return
-        truth += [float(values[step][world]) for step in range(length)]
         names = [f"world {world} step {(index + 1) * stride}" for index in range(length)]
-        yield names, np.stack([pictures[step][world] for step in range(length)])
+        frames = np.stack([pictures[step][world] for step in range(length)])
+        yield names, frames, [float(values[step][world]) for step in range(length)]
+
+
+def _with_truth(
+    states: Iterator[tuple[list[str], np.ndarray, list[float]]], truth: list[float]
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Pass labels and frames on and append the task's own rewards to `truth`."""
+    for names, frames, values in states:
+        truth += values
+        yield names, frames
 
 
 def write_csv(path: str | Path, scores: Scores) -> None:

@@ -1,142 +1,95 @@
-"""Image towers rewritten for inference: the same numbers, less work."""
+"""Image towers for inference: which form of a tower runs at which precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-ImageTower = Callable[[torch.Tensor], torch.Tensor]
+from vlmrm_fast.kernels.reference import Preprocessing
+from vlmrm_fast.layers import Linear, PlainLinear
+from vlmrm_fast.pixels import prepare
+from vlmrm_fast.precision import DTYPES, linear_maker
+from vlmrm_fast.resnet import LeanResNet, is_clip_resnet
+from vlmrm_fast.vit import LeanViT, is_lean_vit
 
 
-class FoldedConv:
-    """A convolution with its batch normalisation folded in: relu(conv(x) + residual).
+class ImageTower(Protocol):
+    """Frames to embeddings.
 
-    Args:
-        conv: square-kernel convolution without bias.
-        norm: the batch normalisation after it, in evaluation mode.
-        relu: whether a ReLU follows.
+    Attributes:
+        engine: "lean" (rewritten: CLIP's vision transformer or ResNet), "folded" (another
+            convolutional tower with its normalisations folded in), "packed" (open_clip's own
+            with the matrix products of our engines) or "eager" (open_clip's own).
+        precision: name of the number format.
+        dtype: of the embeddings.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool = True) -> None:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-        weight = conv.weight.detach() * scale.view(-1, 1, 1, 1)
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.bias = norm.bias.detach() - norm.running_mean * scale
-        self.stride, self.padding, self.relu = conv.stride, conv.padding, relu
+    engine: str
+    precision: str
+    dtype: torch.dtype
 
-    def __call__(self, pixels: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
-        """Return (B, C', H', W') activations; `residual` has that shape."""
-        out = functional.conv2d(pixels, self.weight, self.bias, self.stride, self.padding)
-        if residual is not None:
-            out += residual
-        return out.relu_() if self.relu else out
+    def encode(self, frames: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+        """Return (B, D) embeddings of any length; does not wait for the device.
+
+        Args:
+            frames: (B, H, W, 3) uint8 on the tower's device.
+            how: preprocessing; its size is the model's.
+        """
+        ...
 
 
-class LeanAttentionPool:
-    """Attention pooling for its single query: the mean token asks, the T = 1 + HW tokens answer.
-
-    With one query a head, q . (W_k x) = (W_k^T q) . x and sum_t p_t W_v x_t = W_v sum_t p_t x_t:
-    two products of width E a frame instead of 2 T. The key bias shifts all scores alike and drops
-    out; the value bias is added once, since the weights p sum to 1.
+class PixelTower:
+    """A tower that takes normalised pixels.
 
     Args:
-        pool: open_clip's AttentionPool2d.
-
-    Source: open_clip, modified_resnet.py, AttentionPool2d (the same function).
+        forward: (B, 3, S, S) pixels -> (B, D), or a tuple that begins with that.
+        dtype: of the pixels.
+        engine: see `ImageTower`.
     """
 
-    def __init__(self, pool: Any) -> None:
-        width, heads = pool.k_proj.weight.shape[0], pool.num_heads
-        head = width // heads
-        scale = head**-0.5
-        self.heads = heads
-        self.positions = pool.positional_embedding.detach()
-        self.query = pool.q_proj.weight.detach() * scale, pool.q_proj.bias.detach() * scale
-        self.key = pool.k_proj.weight.detach().view(heads, head, width)
-        value = pool.v_proj.weight.detach().view(heads, head, width)
-        self.value = value.transpose(1, 2).contiguous()
-        self.value_bias = pool.v_proj.bias.detach()
-        self.out = pool.c_proj.weight.detach(), pool.c_proj.bias.detach()
+    precision = "fp32"
 
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (B, D) embeddings of (B, E, H, W) features."""
-        batch, width = features.shape[:2]
-        tokens = features.permute(0, 2, 3, 1).reshape(batch, -1, width)
-        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positions
+    def __init__(self, forward: Callable[[torch.Tensor], Any], dtype: torch.dtype, engine: str):
+        self.forward, self.dtype, self.engine = forward, dtype, engine
 
-        # (heads, B, width of a head) -> (B, heads, E): the query seen in token space.
-        query = functional.linear(tokens[:, 0], *self.query)
-        query = query.view(batch, self.heads, -1).transpose(0, 1)
-        query = torch.bmm(query, self.key).transpose(0, 1)
-        weights = torch.bmm(query, tokens.transpose(1, 2)).softmax(-1)
-
-        mixed = torch.bmm(weights, tokens).transpose(0, 1)
-        pooled = torch.bmm(mixed, self.value).transpose(0, 1).reshape(batch, width)
-        return functional.linear(pooled + self.value_bias, *self.out)
+    @torch.inference_mode()
+    def encode(self, frames: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+        """Return (B, D) embeddings; see `ImageTower`."""
+        out = self.forward(prepare(frames, how, self.dtype))
+        return out[0] if isinstance(out, tuple) else out
 
 
-class LeanResNet:
-    """CLIP's ResNet with folded normalisation, channels_last layout and single-query pooling.
-
-    On two AVX2 cores the built-in model's tower runs at 2.5x eager open_clip at B = 64
-    (bench/test_reward.py). Weights are copied at construction.
+def build_tower(
+    tower: nn.Module, device: torch.device, precision: str, engine: str = "auto"
+) -> ImageTower:
+    """Return the fastest equal form of an image tower.
 
     Args:
-        tower: open_clip's ModifiedResNet, in evaluation mode, float32.
+        tower: an open_clip image tower in evaluation mode, float32, on the CPU; may be changed.
+        device: where it is to run.
+        precision: name from `precision.DTYPES` that the device runs.
+        engine: "auto", or "eager" for open_clip's own code in the precision's dtype.
 
-    Source: open_clip, modified_resnet.py, ModifiedResNet (the same function).
+    Returns:
+        The tower; its weights are its own.
     """
-
-    def __init__(self, tower: Any) -> None:
-        self.stem = [
-            FoldedConv(tower.conv1, tower.bn1),
-            FoldedConv(tower.conv2, tower.bn2),
-            FoldedConv(tower.conv3, tower.bn3),
-        ]
-        groups = (tower.layer1, tower.layer2, tower.layer3, tower.layer4)
-        self.blocks = [_fold_block(block) for group in groups for block in group]
-        self.pool = LeanAttentionPool(tower.attnpool)
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (B, D) embeddings of (B, 3, S, S) pixels."""
-        out = pixels.contiguous(memory_format=torch.channels_last)
-        for conv in self.stem:
-            out = conv(out)
-        out = functional.avg_pool2d(out, 2)
-        for (first, second, third), shortcut, stride in self.blocks:
-            inner = second(first(out))
-            if stride > 1:
-                inner = functional.avg_pool2d(inner, stride)
-                out = functional.avg_pool2d(out, stride)
-            out = third(inner, residual=out if shortcut is None else shortcut(out))
-        return self.pool(out)
-
-
-Block = tuple[tuple[FoldedConv, FoldedConv, FoldedConv], FoldedConv | None, int]
-
-
-def _fold_block(block: Any) -> Block:
-    """Fold one bottleneck: its three convolutions, its shortcut and its stride."""
-    convs = (
-        FoldedConv(block.conv1, block.bn1),
-        FoldedConv(block.conv2, block.bn2),
-        FoldedConv(block.conv3, block.bn3),  # its ReLU comes after the sum
-    )
-    if block.downsample is None:
-        return convs, None, block.stride
-    parts = dict(block.downsample.named_children())
-    return convs, FoldedConv(parts["0"], parts["1"], relu=False), block.stride
-
-
-def is_clip_resnet(tower: nn.Module) -> bool:
-    """Tell whether `tower` is open_clip's ModifiedResNet, by name: no import of open_clip."""
-    return type(tower).__name__ == "ModifiedResNet" and hasattr(tower, "attnpool")
+    dtype = DTYPES[precision]
+    built: ImageTower
+    if engine == "eager":
+        built = PixelTower(tower.to(device, dtype), dtype, "eager")
+    elif is_lean_vit(tower):
+        built = LeanViT(tower, device, dtype, linear_maker(precision, device))
+    elif is_clip_resnet(tower):
+        built = PixelTower(LeanResNet(tower.to(device), dtype), dtype, "lean")
+    elif has_batch_norm(tower):
+        built = _folded(tower, device, dtype)
+    else:
+        built = _packed(tower, device, precision)
+    built.precision = precision
+    return built
 
 
 def has_batch_norm(tower: nn.Module) -> bool:
@@ -144,24 +97,50 @@ def has_batch_norm(tower: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) for module in tower.modules())
 
 
-def lean_tower(tower: nn.Module) -> tuple[ImageTower, str]:
-    """Return the fastest equal form of an image tower for a CPU, and its name.
+def _folded(tower: nn.Module, device: torch.device, dtype: torch.dtype) -> ImageTower:
+    """Return a convolutional tower with its normalisations folded in, where it can be traced."""
+    from torch.fx.experimental.optimization import fuse
 
-    Args:
-        tower: an open_clip image tower in evaluation mode, float32.
+    engine, layout = "folded", torch.channels_last
+    try:
+        tower = fuse(tower, no_trace=False)
+    except Exception:  # torch.fx refuses control flow with errors of many types
+        engine, layout = "eager", torch.preserve_format
+    # In two calls: one call with both takes a layout or a dtype, as torch's overloads have it.
+    return PixelTower(tower.to(device, dtype).to(memory_format=layout), dtype, engine)
 
-    Returns:
-        A function (B, 3, S, S) -> (B, D), and "lean" (CLIP's ResNet), "folded" (another
-        convolutional tower with its normalisations folded in) or "eager" (as it is).
-    """
-    if is_clip_resnet(tower):
-        return LeanResNet(tower), "lean"
-    if has_batch_norm(tower):
-        from torch.fx.experimental.optimization import fuse
 
-        try:
-            folded = fuse(tower, no_trace=False)
-        except Exception:  # torch.fx refuses control flow with errors of many types
-            return tower, "eager"
-        return folded.to(memory_format=torch.channels_last), "folded"
-    return tower, "eager"
+class _Product(nn.Module):
+    """Stands in for an nn.Linear within a module."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., N) of (..., K)."""
+        return self.linear(x)
+
+
+def _packed(tower: nn.Module, device: torch.device, precision: str) -> ImageTower:
+    """Return a tower whose linear layers are those of the precision's engine."""
+    dtype, make = DTYPES[precision], linear_maker(precision, device)
+    tower = tower.to(device, dtype)
+    if make is PlainLinear:
+        return PixelTower(tower, dtype, "eager")
+    count = 0
+    for parent in list(tower.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear and not _reads_weights(parent, name):
+                bias = None if layer.bias is None else layer.bias.detach()
+                setattr(parent, name, _Product(make(layer.weight.detach(), bias, "none")))
+                count += 1
+    return PixelTower(tower, dtype, "packed" if count else "eager")
+
+
+def _reads_weights(parent: nn.Module, name: str) -> bool:
+    """Tell whether a module multiplies with its layer's weights itself instead of calling it."""
+    if isinstance(parent, nn.MultiheadAttention):
+        return True
+    # timm's EVA joins the biases of queries and values to the layer's weights.
+    return name == "qkv" and getattr(parent, "q_bias", None) is not None

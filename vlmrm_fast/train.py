@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,16 @@ from vlmrm_fast.signals import StopSignals, TrainingStoppedError
 # Without a time limit of its own, an environment's evaluation ends after this many steps.
 _MAX_EPISODE_STEPS = 1000
 # What a resume may change: nothing of it decides what a stored step or a weight means.
-_MAY_CHANGE = ("steps", "device", "num_threads", "run_dir", "evaluation", "logging", "checkpoint")
+_MAY_CHANGE = (
+    "steps",
+    "device",
+    "labels",
+    "num_threads",
+    "run_dir",
+    "evaluation",
+    "logging",
+    "checkpoint",
+)
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,11 @@ def train(
     """
     load_triton()
     from vlmrm_fast.sb3.building import build_env, build_reward, resolve
+    from vlmrm_fast.sb3.labeling import choose_labels
+    from vlmrm_fast.sb3.logs import check_wandb, start_wandb
 
     config = resolve(config)
-    _check_wandb(config)
+    check_wandb(config)
     found = None if resume is None else checkpoints.load(resume)
     if found is None:
         folder = run_folder.create(config.run_dir, _label(config), overwrite=overwrite)
@@ -81,13 +91,15 @@ def train(
         reward = build_reward(config)
         env = build_env(config, reward)
         model = build_model(config, env)
+        labels = choose_labels(config.labels, model)
+        config = dataclasses.replace(config, labels="deferred" if labels else "step")
         _check_disk(folder, model, config)
         if found is None and overwrite:
             run_folder.clear(folder)
         run_folder.write_text(folder / "config.yaml", to_yaml(config))
-        tracker = _wandb(config, folder)
+        tracker = start_wandb(config, folder)
         _write_provenance(folder, config, reward, found)
-        metrics = _learn(config, folder, model, found, tracker)
+        metrics = _learn(config, folder, model, found, tracker, labels)
         return _finish(config, folder, model, reward, metrics)
     finally:
         # What failed before it started leaves nothing behind: a folder in use is not empty.
@@ -164,7 +176,12 @@ def evaluate_run(run: str | Path, episodes: int | None = None) -> RunResult:
 
 
 def _learn(
-    config: TrainConfig, folder: Path, model: Any, found: checkpoints.Checkpoint | None, wandb: Any
+    config: TrainConfig,
+    folder: Path,
+    model: Any,
+    found: checkpoints.Checkpoint | None,
+    wandb: Any,
+    labels: Any,
 ) -> Any:
     """Train to the configured number of steps; return the metrics callback."""
     from vlmrm_fast.sb3.callbacks import CheckpointCallback, MetricsCallback, StopRequestedError
@@ -201,7 +218,7 @@ def _learn(
             if start < steps:
                 model.learn(
                     steps - start,
-                    callback=[metrics, saver],
+                    callback=[*labels, metrics, saver],
                     log_interval=None,
                     reset_num_timesteps=found is None,
                 )
@@ -369,28 +386,6 @@ def _run_of(found: checkpoints.Checkpoint) -> Path:
     """Return the run folder that a checkpoint lies in."""
     assert found.path is not None
     return found.path.parent.parent if found.path.parent.name == "checkpoints" else found.path
-
-
-def _check_wandb(config: TrainConfig) -> None:
-    """Raise ArgumentError where Weights & Biases is asked for and not installed."""
-    if not config.logging.wandb:
-        return
-    try:
-        importlib.import_module("wandb")
-    except ImportError as error:
-        raise ArgumentError(
-            "logging.wandb must be off where wandb is not installed, got on. "
-            "Install it: pip install 'vlmrm-fast[wandb]'."
-        ) from error
-
-
-def _wandb(config: TrainConfig, folder: Path) -> Any:
-    """Start a Weights & Biases run where asked to."""
-    if not config.logging.wandb:
-        return None
-    import wandb
-
-    return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))
 
 
 def _label(config: TrainConfig) -> str:

@@ -43,6 +43,7 @@ struct ViewLight {
 struct Caster {
   int32_t view;
   bool inside_near;      // part of it lies before the near plane of the shadow map
+  bool queued;           // triangles whose shadows on triangles the ShadowQueue finds
   float u0, u1, v0, v1;  // bounds on the light's image plane, at unit depth for spot lights
 };
 
@@ -52,6 +53,30 @@ constexpr int kMaxLights = 32;
 constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
 constexpr int kMaxFragments = kMaxSlots * 8 + kMaxLanes;  // room to write whole packets
 constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
+
+// Points that meshes may keep from one light.
+struct QueuedPoints {
+  size_t count = 0;
+  std::vector<float> x, y, near;         // texel of the shadow map and nearness to the light
+  std::vector<int32_t> fragment, delta;  // what 0xBBGGRR the light adds to which fragment
+  std::vector<int32_t> dark;             // the answer
+};
+
+// The same points in the order of the cells of a grid.
+struct PointGrid {
+  std::vector<float> x, y, near;
+  std::vector<int32_t> dark, index, cell, start;
+};
+
+// Fragments whose lights are known only when the whole picture is painted, and their pixels.
+struct ShadowQueue {
+  size_t num_points = 0, num_fragments = 0, num_pixels = 0;
+  std::vector<QueuedPoints> light;
+  std::vector<int32_t> rgb, pixel, weight;  // of fragments, 0xBBGGRR; numbers of their pixels
+  std::vector<int32_t> place;               // of pixels, in the picture
+  std::vector<uint64_t> sum;                // of their fragments: red, green and blue, 16 bits each
+  PointGrid grid;
+};
 
 struct Background;  // cache.h
 
@@ -98,6 +123,8 @@ struct Frame {
   // together but for `lone_plane`, the one plane among them, if there is one.
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
+  std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  ShadowQueue queue;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
@@ -127,6 +154,7 @@ struct Frame {
   // Slots: pixels that need more than one surface. Tables of four a slot hold its sub-samples.
   int num_slots = 0;
   std::vector<int32_t> slot_x, slot_y, slot_smooth;
+  std::vector<int32_t> slot_queued;  // number in the ShadowQueue, or -1
   SurfaceTable center, mirror_center;
   std::vector<float> sample_x, sample_y;
   SurfaceTable sample, mirror_sample;

@@ -60,6 +60,16 @@ VLMRM_INLINE FourFloats load_four(const float* p) {
   return *reinterpret_cast<const LooseFourFloats*>(p);
 }
 
+// Overwrites the numbers at `p` where the mask is set.
+VLMRM_INLINE void put_four(int32_t* p, Four mask, Four a) {
+  *reinterpret_cast<LooseFour*>(p) = (mask & a) | (~mask & load_four(p));
+}
+VLMRM_INLINE void put_four(float* p, Four mask, FourFloats a) {
+  const Four old = reinterpret_cast<Four>(load_four(p));
+  *reinterpret_cast<LooseFour*>(reinterpret_cast<int32_t*>(p)) =
+      (mask & reinterpret_cast<Four>(a)) | (~mask & old);
+}
+
 // A mask: one bit a lane where the set has mask registers, else all bits of a lane.
 #if defined(__AVX512F__)
 typedef __mmask16 RawMask;

@@ -7,6 +7,8 @@
 #include "ray/raster.h"
 #include "ray/resolve.h"
 #include "ray/shade_mesh.h"
+#include "ray/shadow_grid.h"
+#include "ray/shadow_queue.h"
 #include "ray/simd.h"
 #include "ray/still.h"
 #include "ray/transparent.h"
@@ -190,6 +192,7 @@ class Painter {
       : scene_(scene), f_(*frame), rgb_(rgb), resolve_(scene, frame, rgb) {}
 
   void paint() {
+    clear_queue(scene_, &f_);
     for (int row = f_.row_begin; row < f_.row_end; ++row) {
       if (f_.background) {
         for_each_packet(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,
@@ -201,6 +204,11 @@ class Painter {
       }
     }
     resolve_.flush();
+    if (f_.queue.num_points == 0) return;
+    for (size_t i = 0; i < scene_.lights.size(); ++i) {
+      ShadowGrid(scene_, &f_, static_cast<int>(i)).find_dark();
+    }
+    finish(&f_.queue, rgb_);
   }
 
  private:
@@ -228,7 +236,7 @@ class Painter {
       if (__builtin_popcount(group) < kFew) {
         slots |= group;
       } else {
-        rgb = select(in, shade_surface(row, col, i, id, reflected, in), rgb);
+        rgb = select(in, shade_surface(row, col, i, group, id, reflected, in), rgb);
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
@@ -262,8 +270,21 @@ class Painter {
     return select(in, load(p), splat(p[one]));
   }
 
-  // The lanes `in`, of which `one` is one, as 0xBBGGRR.
-  vi shade_surface(int row, int col, int one, int32_t id, int32_t reflected, vm in) {
+  // Leaves pixels to the end of the picture. A mesh is no mirror: they show nothing else.
+  void queue_packet(const Color& c, int row, int col, int group) {
+    int32_t pixel[kLanes], weight[kLanes];
+    int32_t some = 0;
+    for (int i = 0; i < kLanes; ++i) {
+      const bool wanted = group >> i & 1;
+      if (wanted) some = queue_pixel(&f_.queue, row * f_.width + col + i);
+      pixel[i] = some;
+      weight[i] = wanted ? 4 : 0;
+    }
+    queue_fragments(&f_.queue, pack_bytes(c), pixel, weight, kLanes);
+  }
+
+  // The lanes `in`, of which `one` is one and `group` are wanted, as 0xBBGGRR.
+  vi shade_surface(int row, int col, int one, int group, int32_t id, int32_t reflected, vm in) {
     const int at = row * f_.pitch + col;
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
@@ -275,9 +296,14 @@ class Painter {
     } else {
       q.t = only(in, f_.depth.data() + at, one);
       q.face = splat(int32_t{id & 7});
-      if (f_.view[id >> 3].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
+      if (f_.view[id >> 3].type == kMesh) {
+        q.prim = only(in, f_.prim.data() + at, one);
+        q.queue = &f_.queue;
+      }
+      const size_t queued = f_.queue.num_points;
       c = f_.view[id >> 3].type == kPlane ? shade_plane(scene_, f_, id >> 3, q)
                                           : shade_any(scene_, f_, id >> 3, q);
+      if (f_.queue.num_points != queued) queue_packet(c, row, col, group);
       if (reflected >= 0) {
         q.t = only(in, f_.mirror_depth.data() + at, one);
         q.face = splat(int32_t{reflected & 7});
@@ -308,7 +334,7 @@ void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
     return;
   }
   if (frame->background && !fits(*frame, *frame->background)) frame->background = nullptr;
-  pack_casters(frame);
+  pack_casters(scene, frame);
   rasterize(scene, frame);
   if (frame->background) {
     mark_dirty(scene, frame, *frame->background);

@@ -167,6 +167,39 @@ TriangleShape shape_of(const float* corners, const float* center) {
   return shape;
 }
 
+uint64_t hash_of(const float* numbers, int count) {
+  uint64_t h = 0x9e3779b97f4a7c15u;
+  for (int k = 0; k < count; ++k) {
+    const float v = numbers[k] + 0.0f;  // -0 is 0
+    uint32_t bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    h = (h ^ bits) * 0xff51afd7ed558ccdu;
+    h ^= h >> 32;
+  }
+  return h;
+}
+
+// Whether each edge is met as often one way as the other, and the volume inside is positive. Edges
+// are told apart by the sum of their hashes.
+bool is_closed(const float* corners, int32_t count) {
+  uint64_t sum = 0;
+  double volume = 0;
+  for (int32_t t = 0; t < count; ++t) {
+    const float* c = corners + 9 * static_cast<size_t>(t);
+    uint64_t h[3];
+    for (int k = 0; k < 3; ++k) h[k] = hash_of(c + 3 * k, 3);
+    for (int k = 0; k < 3; ++k) {
+      const uint64_t from = h[k], to = h[(k + 1) % 3];
+      const uint64_t edge = (from ^ to) * 0xc4ceb9fe1a85ec53u + from * to;
+      sum += from < to ? edge : from > to ? -edge : 0;
+    }
+    volume += c[0] * (static_cast<double>(c[4]) * c[8] - static_cast<double>(c[5]) * c[7]) -
+              c[1] * (static_cast<double>(c[3]) * c[8] - static_cast<double>(c[5]) * c[6]) +
+              c[2] * (static_cast<double>(c[3]) * c[7] - static_cast<double>(c[4]) * c[6]);
+  }
+  return sum == 0 && volume > 0;
+}
+
 struct Vertex {
   float number[6];  // place and unit normal
 };
@@ -219,14 +252,7 @@ class VertexTable {
 
  private:
   int32_t* find(const Vertex& v) {
-    uint64_t h = 0x9e3779b97f4a7c15u;
-    for (float number : v.number) {
-      uint32_t bits;
-      std::memcpy(&bits, &number, sizeof bits);
-      h = (h ^ bits) * 0xff51afd7ed558ccdu;
-      h ^= h >> 32;
-    }
-    size_t at = h & (slot_.size() - 1);
+    size_t at = hash_of(v.number, 6) & (slot_.size() - 1);
     while (slot_[at] >= 0 && std::memcmp(&vertices_[slot_[at]], &v, sizeof v) != 0) {
       at = (at + 1) & (slot_.size() - 1);
     }
@@ -301,6 +327,7 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
   }
   Builder(&items, &mesh.nodes).build();
   add_triangles(items, corners, normals, texcoords, join, &mesh);
+  mesh.closed = join && is_closed(corners, count);
   return mesh;
 }
 

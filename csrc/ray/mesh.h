@@ -35,6 +35,7 @@ struct alignas(64) NodePair {
 struct Mesh {
   float center[3] = {0, 0, 0};  // of the bounding box, in the geom's frame
   float half[3] = {0, 0, 0};
+  bool closed = false;  // has an inside, which its triangles turn their backs to
   std::vector<NodePair> nodes;     // node 0 is the root, 1 unused; empty where nothing can be seen
   std::vector<TriangleShape> shape;  // (T)
   std::vector<float> texcoords;    // (T, 3 corners, 2), or empty

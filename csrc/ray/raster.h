@@ -13,6 +13,7 @@
 #include "ray/bounds.h"
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/outline.h"
 #include "ray/shade.h"
 #include "ray/simd.h"
 #include "ray/still.h"
@@ -20,26 +21,8 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-// OpenGL's standard 4x pattern, in pixels from the centre, y down.
-constexpr float kSampleX[4] = {-0.125f, 0.375f, -0.375f, 0.125f};
-constexpr float kSampleY[4] = {0.375f, 0.125f, -0.125f, -0.375f};
-constexpr float kSampleReach = 0.375f;
-
-constexpr float kSnap = 256;     // steps a pixel that vertices are rounded to, as in OpenGL drivers
-constexpr int kWide = 16;        // pixels from which on each row's part of a triangle is sought
-constexpr float kHuge = 1e30f;
-
-// A triangle that may cover a sample.
-struct Outline {
-  // Of each edge, directed so that both triangles that share it agree: a point on it and its
-  // direction, both times -1 if the triangle lies on the other side. Points on an edge belong to
-  // the triangle to the right of it or below.
-  float x[3], y[3], dx[3], dy[3], bias[3];
-  // 1 / depth, or minus the depth under parallel rays, at (x0, y0) and its slopes and bounds.
-  float x0, y0, near0, near_x, near_y, nearest, farthest;
-  int left, right, first, last;      // columns and rows that may be covered, last included
-  bool centers;                      // some pixel's centre may be
-};
+constexpr float kSnap = 256;  // steps a pixel that vertices are rounded to, as in OpenGL drivers
+constexpr int kWide = 16;     // pixels from which on each row's part of a triangle is sought
 
 // Of a plane at which the mirrored scene begins: what lies behind it is less near.
 struct MirrorLimit {
@@ -71,11 +54,6 @@ class MeshRaster {
   }
 
  private:
-  // Three corners in the picture; the third number is how near they are.
-  struct Corners {
-    v3 p[3];
-  };
-
   VLMRM_INLINE v3 to_eye(v3 local) const { return to_camera(g_, local) + splat3(g_.center); }
 
   VLMRM_INLINE v3 to_picture(v3 p) const {
@@ -149,86 +127,103 @@ class MeshRaster {
   // Fills triangles of a packet: those of `lanes`, or, if `only` is not negative, that one, which all
   // lanes hold.
   void fill_some(const Corners& c, int first, int only, int lanes) {
-    const v3 *a = &c.p[0], *b = &c.p[1], *d = &c.p[2];
-    const vf area = (b->x - a->x) * (d->y - a->y) - (d->x - a->x) * (b->y - a->y);
-    const vf front = g_.hollow ? abs(area) : g_.mirrored ? area : -area;
-    const vf reach = splat(kSampleReach), one = splat(1.0f), most = splat(1e6f);
-    const vf x0 = min(min(a->x, b->x), d->x), x1 = max(max(a->x, b->x), d->x);
-    const vf y0 = min(min(a->y, b->y), d->y), y1 = max(max(a->y, b->y), d->y);
-    auto up = [&](vf v) { return -floor(-v); };
-    const vf left = max(up(x0 - reach), splat(static_cast<float>(g_.x0)));
-    const vf right = min(floor(x1 + reach), splat(g_.x1 - 1.0f));
-    const vf top = max(up(y0 - reach), splat(static_cast<float>(first_)));
-    const vf bottom = min(floor(y1 + reach), splat(static_cast<float>(last_)));
-    const vm shown = (front > vf{}) & (front < splat(kHuge)) & (left <= right) & (top <= bottom) &
-                     (abs(x0) < most * one) & (abs(x1) < splat(kHuge));
-    lanes &= bits(shown);
+    Outlines o;
+    lanes &= bound(c, g_.hollow ? 0 : g_.mirrored ? 1 : -1, &o);
+    lanes &= bits((load(o.left) < splat(static_cast<float>(g_.x1))) &
+                  (load(o.right) >= splat(static_cast<float>(g_.x0))) &
+                  (load(o.top) <= splat(static_cast<float>(last_))) &
+                  (load(o.bottom) >= splat(static_cast<float>(first_))));
     if (!lanes) return;
-    float box[4][kLanes], corner[9][kLanes];
-    int32_t centers = bits((up(x0) <= floor(x1)) & (up(y0) <= floor(y1)));
-    store(box[0], left), store(box[1], right), store(box[2], top), store(box[3], bottom);
-    for (int k = 0; k < 3; ++k) {
-      store(corner[3 * k], c.p[k].x), store(corner[3 * k + 1], c.p[k].y);
-      store(corner[3 * k + 2], c.p[k].z);
-    }
+    outline(c, &o);
+    cover_small(lanes, &o);
     for (; lanes; lanes &= lanes - 1) {
-      const int i = __builtin_ctz(lanes);
-      Outline o;
-      o.left = static_cast<int>(box[0][i]), o.right = static_cast<int>(box[1][i]);
-      o.first = static_cast<int>(box[2][i]), o.last = static_cast<int>(box[3][i]);
-      o.centers = centers >> i & 1;
-      float p[9];
-      for (int k = 0; k < 9; ++k) p[k] = corner[k][i];
-      outline(p, &o);
-      fill(o, first + (only < 0 ? i : only));
+      const int i = __builtin_ctz(lanes), prim = first + (only < 0 ? i : only);
+      if (o.small >> i & 1) {
+        for (int block = 0; block < 4; ++block) {
+          if (o.cover[block][i]) fill_block(o, i, block, prim);
+        }
+      } else {
+        fill(o, i, prim);
+      }
     }
   }
 
-  // From x, y and nearness of three corners.
-  VLMRM_INLINE void outline(const float* p, Outline* o) const {
-    const float ax = p[3] - p[0], ay = p[4] - p[1], bx = p[6] - p[0], by = p[7] - p[1];
-    const float area = ax * by - bx * ay, inverse = 1 / area, side = area > 0 ? 1.0f : -1.0f;
-    for (int k = 0; k < 3; ++k) {
-      const float *from = p + 3 * k, *to = p + 3 * (k == 2 ? 0 : k + 1);
-      const bool down = from[1] < to[1] || (from[1] == to[1] && from[0] > to[0]);
-      const float* begin = down ? from : to;
-      const float* end = down ? to : from;
-      const float sign = down ? side : -side;
-      o->x[k] = begin[0], o->y[k] = begin[1];
-      o->dx[k] = sign * (end[0] - begin[0]), o->dy[k] = sign * (end[1] - begin[1]);
-      o->bias[k] = sign < 0 ? -1 / kHuge : 0.0f;
+  // A small triangle's part of 2 x 2 pixels.
+  void fill_block(const Outlines& o, int i, int block, int prim) {
+    const int left = static_cast<int>(o.left[i]) + 2 * (block % 2);
+    const int top = static_cast<int>(o.top[i]) + 2 * (block / 2), cover = o.cover[block][i];
+    for (int pixel = 0; pixel < 4; ++pixel) {
+      const int samples = cover >> 4 * pixel & 15, center = cover >> (kCenterBits + pixel) & 1;
+      const int row = top + pixel / 2, col = left + pixel % 2;
+      const bool inside = row >= first_ && row <= last_ && col >= g_.x0 && col < g_.x1;
+      if (!(samples | center) || !inside) continue;
+      if (samples && !f_.probe) fill_samples(o, i, samples, row, col, prim);
+      if (center) fill_center(o, i, row, col, prim);
     }
-    const float a = p[5] - p[2], b = p[8] - p[2];
-    o->x0 = p[0], o->y0 = p[1], o->near0 = p[2];
-    o->near_x = (a * by - b * ay) * inverse, o->near_y = (b * ax - a * bx) * inverse;
-    o->nearest = std::max(p[2], std::max(p[5], p[8]));
-    o->farthest = std::min(p[2], std::min(p[5], p[8]));
   }
 
-  void fill(const Outline& o, int prim) {
-    const bool wide = o.right - o.left >= kWide;
-    for (int row = o.first; row <= o.last; ++row) {
-      int left = o.left, right = o.right;
-      if (wide) narrow(o, row, &left, &right);
-      if (!f_.probe) fill_row<true>(o, row, left, right, prim);
-      if (o.centers) fill_row<false>(o, row, left, right, prim);
+  VLMRM_INLINE void fill_samples(const Outlines& o, int i, int samples, int row, int col, int prim) {
+    const size_t at = 4 * (static_cast<size_t>(row) * f_.pitch + col);
+    float* depth = samples_->depth.data() + at;
+    int32_t* id = samples_->id.data() + at;
+    const FourFloats x = load_four(kSampleX) + static_cast<float>(col);
+    const FourFloats y = load_four(kSampleY) + static_cast<float>(row);
+    FourFloats near = o.near0[i] + (x - o.x0[i]) * o.near_x[i] + (y - o.y0[i]) * o.near_y[i];
+    near = near < o.farthest[i] ? FourFloats{} + o.farthest[i] : near;
+    near = near > o.nearest[i] ? FourFloats{} + o.nearest[i] : near;
+    const FourFloats t = f_.orthographic ? -near : 1.0f / near, old = load_four(depth);
+    const Four bit = {1, 2, 4, 8}, old_id = load_four(id);
+    Four wins = (bit & samples) != 0;
+    wins &= t > scene_.znear;
+    wins &= (t < old) | ((t == old) & (old_id < 8 * view_ + 8));
+    if (g_.mirrored) wins &= near < limit_.at + x * limit_.along_x + y * limit_.along_y;
+    if (!bits_of(wins)) return;
+    put_four(depth, wins, t);
+    put_four(id, wins, Four{} + 8 * view_);
+    put_four(samples_->prim.data() + at, wins, Four{} + prim);
+    if (f_.background) touch_pixel(row, col);
+  }
+
+  VLMRM_INLINE void fill_center(const Outlines& o, int i, int row, int col, int prim) {
+    const float x = static_cast<float>(col), y = static_cast<float>(row);
+    float near = o.near0[i] + (x - o.x0[i]) * o.near_x[i] + (y - o.y0[i]) * o.near_y[i];
+    near = std::min(std::max(near, o.farthest[i]), o.nearest[i]);
+    const size_t at = static_cast<size_t>(row) * f_.pitch + col;
+    const float t = f_.orthographic ? -near : 1 / near, old = depth_[at];
+    if (!(t > scene_.znear && (t < old || (t == old && id_[at] < 8 * view_ + 8)))) return;
+    if (g_.mirrored && !(f_.id[at] >> 3 == f_.reflective && t > f_.depth[at])) return;
+    depth_[at] = t, id_[at] = 8 * view_, prim_[at] = prim;
+    if (f_.background) touch_center(row, col);
+  }
+
+  void fill(const Outlines& o, int i, int prim) {
+    const int left = std::max(static_cast<int>(o.left[i]), g_.x0);
+    const int right = std::min(static_cast<int>(o.right[i]), g_.x1 - 1);
+    const int last = std::min(static_cast<int>(o.bottom[i]), last_);
+    const bool wide = right - left >= kWide;
+    for (int row = std::max(static_cast<int>(o.top[i]), first_); row <= last; ++row) {
+      int from = left, to = right;
+      if (wide) narrow(o, i, row, &from, &to);
+      if (!f_.probe) fill_row<true>(o, i, row, from, to, prim);
+      if (o.has_center >> i & 1) fill_row<false>(o, i, row, from, to, prim);
     }
   }
 
   // Leaves out pixels of a row that lie beside all edges.
-  static void narrow(const Outline& o, int row, int* left, int* right) {
+  static void narrow(const Outlines& o, int i, int row, int* left, int* right) {
     for (int k = 0; k < 3; ++k) {
-      if (o.dy[k] == 0) continue;
-      const float slope = o.dx[k] / o.dy[k], middle = o.x[k] + (row - o.y[k]) * slope;
+      const float dy = o.dy[k][i];
+      if (dy == 0) continue;
+      const float slope = o.dx[k][i] / dy, middle = o.x[k][i] + (row - o.y[k][i]) * slope;
       const float reach = 1 + 0.5f * std::abs(slope);
       if (!(std::abs(middle) + reach < 1e6f)) continue;
-      if (o.dy[k] < 0) *left = std::max(*left, static_cast<int>(middle - reach));
-      if (o.dy[k] > 0) *right = std::min(*right, static_cast<int>(middle + reach) + 1);
+      if (dy < 0) *left = std::max(*left, static_cast<int>(middle - reach));
+      if (dy > 0) *right = std::min(*right, static_cast<int>(middle + reach) + 1);
     }
   }
 
   template <bool kSamples>
-  VLMRM_INLINE void fill_row(const Outline& o, int row, int left, int right, int prim) {
+  VLMRM_INLINE void fill_row(const Outlines& o, int i, int row, int left, int right, int prim) {
     constexpr int kStep = kSamples ? kLanes / 4 : kLanes;
     vf y = splat(static_cast<float>(row)), x = lane_index();
     if (kSamples) {
@@ -236,18 +231,18 @@ class MeshRaster {
       x = floor(x * splat(0.25f));
     }
     vf base[3];
-    for (int k = 0; k < 3; ++k) base[k] = splat(o.dx[k]) * (y - splat(o.y[k]));
-    const vf start = fma(y - splat(o.y0), splat(o.near_y), splat(o.near0));
+    for (int k = 0; k < 3; ++k) base[k] = splat(o.dx[k][i]) * (y - splat(o.y[k][i]));
+    const vf start = fma(y - splat(o.y0[i]), splat(o.near_y[i]), splat(o.near0[i]));
     const vf offset = kSamples ? repeat4(kSampleX) : vf{}, end = splat(static_cast<float>(right));
     for (int col = left; col <= right; col += kStep) {
       const vf column = x + splat(static_cast<float>(col)), px = column + offset;
       vm in = column <= end;
       for (int k = 0; k < 3; ++k) {
-        in &= fma(splat(-o.dy[k]), px - splat(o.x[k]), base[k]) > splat(o.bias[k]);
+        in &= fma(splat(-o.dy[k][i]), px - splat(o.x[k][i]), base[k]) > splat(o.bias[k][i]);
       }
       if (!any(in)) continue;
-      vf near = fma(px - splat(o.x0), splat(o.near_x), start);
-      near = min(max(near, splat(o.farthest)), splat(o.nearest));
+      vf near = fma(px - splat(o.x0[i]), splat(o.near_x[i]), start);
+      near = min(max(near, splat(o.farthest[i])), splat(o.nearest[i]));
       if (kSamples) {
         keep_samples(in, near, px, y, row, col, prim);
       } else {
@@ -302,13 +297,17 @@ class MeshRaster {
     store(prim_ + at, select(in, splat(int32_t{prim}), load(prim_ + at)));
     if (!f_.background) return;
     for (; won; won &= won - 1) {
-      const int k = __builtin_ctz(won);
-      touch_pixel(row, col + k);
-      if (g_.mirrored || !f_.mirror) continue;
-      // What covers the mirror takes away what the background shows in it.
-      f_.mirror_depth[at + k] = scene_.zfar;
-      f_.mirror_id[at + k] = -1;
+      touch_center(row, col + __builtin_ctz(won));
     }
+  }
+
+  void touch_center(int row, int col) {
+    touch_pixel(row, col);
+    if (g_.mirrored || !f_.mirror) return;
+    // What covers the mirror takes away what the background shows in it.
+    const size_t at = static_cast<size_t>(row) * f_.pitch + col;
+    f_.mirror_depth[at] = scene_.zfar;
+    f_.mirror_id[at] = -1;
   }
 
   void touch_pixel(int row, int col) {

@@ -237,13 +237,15 @@ class Resolve {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
     }
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
+    if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
+    const size_t queued = f_.queue.num_points;
     const Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
     int32_t rgb[kLanes];
-    store(rgb, c.r | c.g << 8 | c.b << 16);
+    store(rgb, pack_bytes(c));
     for (int i = 0; i < count; ++i) {
-      const uint64_t a = rgb[i] & 0xff, b = rgb[i] & 0xff00, c = rgb[i] & 0xff0000;
       f_.accumulator[from.slot[begin + i]] +=
-          (from.weight[begin + i] & (kBeside - 1)) * (a | b << 8 | c << 16);
+          (from.weight[begin + i] & (kBeside - 1)) * spread(rgb[i]);
     }
   }
 
@@ -267,15 +269,27 @@ class Resolve {
     }
   }
 
-  // A quarter of each sum, whose three parts have 16 bits each.
+  // Leaves fragments to the end of the picture.
+  void queue_packet(const Color& c, const FragmentTable& from, int begin, int count) {
+    int32_t pixel[kLanes], weight[kLanes];
+    for (int i = 0; i < count; ++i) {
+      const int s = from.slot[begin + i];
+      int32_t* number = &f_.slot_queued[s];
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      pixel[i] = *number;
+      weight[i] = from.weight[begin + i] & (kBeside - 1);
+    }
+    queue_fragments(&f_.queue, pack_bytes(c), pixel, weight, count);
+  }
+
   void write_pixels() {
     for (int s = 0; s < f_.num_slots; ++s) {
-      uint64_t sum = (f_.accumulator[s] + 0x000200020002) >> 2;
-      sum |= (sum >> 8 & 0x000100010001) * 255;  // no more than 255
-      uint8_t* out = rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]);
-      out[0] = static_cast<uint8_t>(sum);
-      out[1] = static_cast<uint8_t>(sum >> 16);
-      out[2] = static_cast<uint8_t>(sum >> 32);
+      if (f_.slot_queued[s] >= 0) {
+        f_.queue.sum[f_.slot_queued[s]] = f_.accumulator[s];
+        continue;
+      }
+      write_quarter(f_.accumulator[s],
+                    rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]));
     }
   }
 

@@ -307,7 +307,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   dirty.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
-  for (auto* table : {&slot_x, &slot_y, &slot_smooth}) table->resize(kMaxSlots);
+  for (auto* table : {&slot_x, &slot_y, &slot_smooth, &slot_queued}) table->resize(kMaxSlots);
   for (auto* table : {&sample_x, &sample_y}) table->resize(4 * kMaxSlots);
   resize(&center, kMaxSlots);
   resize(&mirror_center, kMaxSlots);
@@ -356,6 +356,7 @@ void Frame::fit(const Scene& scene) {
     casters.resize(num_lights);
     caster_bounds.resize(num_lights);
     lone_plane.resize(num_lights);
+    mesh_bounds.resize(4 * num_lights);
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;

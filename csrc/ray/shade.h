@@ -22,6 +22,7 @@ struct Points {
   vi face;
   vi prim;  // triangle, if the geom is a mesh
   vm active;
+  ShadowQueue* queue = nullptr;  // takes points that meshes may darken, if the geom is one
 };
 
 VLMRM_INLINE vf atan2(vf y, vf x) {
@@ -372,8 +373,6 @@ VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const flo
   out->g += byte(c.y);
   out->b += byte(c.z);
 }
-
-VLMRM_INLINE vi limit_byte(vi a) { return min(a, splat(int32_t{255})); }
 
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in

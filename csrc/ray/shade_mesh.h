@@ -6,6 +6,7 @@
 #define VLMRM_RAY_SHADE_MESH_H_
 
 #include "ray/shade.h"
+#include "ray/shadow_queue.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -174,8 +175,15 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
     const v3 c = blend_corners(t, corners);
     const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
-    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
-    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
+    if (!q.queue) {
+      const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
+      add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
+      continue;
+    }
+    Color delta = {vi{}, vi{}, vi{}};
+    add_pass(scene, c, tex, q.t, black, &delta);
+    const vm lit = light_reaches(scene, f, i, view, p, todo, delta, q.queue) | ~todo;
+    out = {out.r + (lit & delta.r), out.g + (lit & delta.g), out.b + (lit & delta.b)};
   }
   return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
 }

@@ -56,13 +56,19 @@ VLMRM_INLINE vf snap_to_texel(const Scene& scene, vf u, vf reach) {
   return ((texel - splat(0.5f)) * splat(2.0f / (scene.shadow_size - 2.0f)) - splat(1.0f)) * reach;
 }
 
+inline void widen(const Caster& c, float* box) {
+  box[0] = std::min(box[0], c.u0), box[1] = std::max(box[1], c.u1);
+  box[2] = std::min(box[2], c.v0), box[3] = std::max(box[3], c.v1);
+}
+
 // Lays the casters' bounds out for near_casters.
-inline void pack_casters(Frame* f) {
+inline void pack_casters(const Scene& scene, Frame* f) {
   const int pitch = f->caster_pitch;
   for (size_t light = 0; light < f->casters.size(); ++light) {
     float* u0 = f->caster_bounds[light].data();
     float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
-    all[0] = all[2] = kNowhere, all[1] = all[3] = -kNowhere;
+    float* meshes = &f->mesh_bounds[4 * light];
+    for (float* box : {all, meshes}) box[0] = box[2] = kNowhere, box[1] = box[3] = -kNowhere;
     auto is_plane = [f](const Caster& c) { return f->view[c.view].type == kPlane; };
     const auto begin = f->casters[light].begin(), end = begin + f->num_casters[light];
     f->lone_plane[light] =
@@ -70,11 +76,13 @@ inline void pack_casters(Frame* f) {
     for (int i = 0; i < pitch; ++i) {
       u0[i] = v0[i] = kNowhere, u1[i] = v1[i] = -kNowhere;
       if (i >= f->num_casters[light]) continue;
-      const Caster& c = f->casters[light][i];
+      Caster& c = f->casters[light][i];
+      // A map in perspective would have to be cut at its near plane.
+      c.queued = f->view[c.view].type == kMesh &&
+                 (scene.lights[light].type == kDirectional || !c.inside_near);
+      if (c.queued) widen(c, meshes);
       u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
-      if (c.view == f->lone_plane[light]) continue;
-      all[0] = std::min(all[0], c.u0), all[1] = std::max(all[1], c.u1);
-      all[2] = std::min(all[2], c.v0), all[3] = std::max(all[3], c.v1);
+      if (c.view != f->lone_plane[light]) widen(c, all);
     }
   }
 }
@@ -105,35 +113,43 @@ struct LightPlace {
 
 __attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
                                                  int self, v3 p, v3 n, vm todo,
-                                                 const LightPlace& at);
+                                                 const LightPlace& at, bool leave_queued);
 
-// Lanes of `todo` that the light does not reach.
-VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
-                          vm todo) {
+VLMRM_INLINE LightPlace place_in_light(const Scene& scene, const Frame& f, int index, v3 p) {
   const ViewLight& l = f.light[index];
-  const bool parallel = scene.lights[index].type == kDirectional;
   auto along = [&](const float* axis) __attribute__((always_inline)) {
     const float start = l.pos[0] * axis[0] + l.pos[1] * axis[1] + l.pos[2] * axis[2];
     return dot(p, axis) - splat(start);
   };
   LightPlace at = {along(l.dir), along(l.side), along(l.up), splat(scene.shadow_clip)};
-  vf u = at.u, v = at.v;
-  if (!parallel) {
+  if (scene.lights[index].type != kDirectional) {
     at.reach = at.depth * splat(scene.lights[index].tan_shadow);
-    u /= at.depth, v /= at.depth;
   }
+  return at;
+}
+
+VLMRM_INLINE vm in_map(const Scene& scene, const LightPlace& at) {
+  return (at.depth > splat(scene.znear)) & (abs(at.u) < at.reach) & (abs(at.v) < at.reach);
+}
+
+// Lanes of `todo` that the light does not reach; casters that are queued may be left out.
+VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
+                          vm todo, bool leave_queued = false) {
+  const LightPlace at = place_in_light(scene, f, index, p);
+  vf u = at.u, v = at.v;
+  if (scene.lights[index].type != kDirectional) u /= at.depth, v /= at.depth;
   const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
-  todo &= (at.depth > splat(scene.znear)) & (abs(at.u) < at.reach) & (abs(at.v) < at.reach);
+  todo &= in_map(scene, at);
   // A floor, which spans them all, does not shade itself.
   if (f.lone_plane[index] < 0 || f.lone_plane[index] == self) {
     todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
   }
   // Few packets have more to do, and what they do would take registers from all.
-  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at) : vm{};
+  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at, leave_queued) : vm{};
 }
 
 vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
-                const LightPlace& at) {
+                const LightPlace& at, bool leave_queued) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
@@ -155,6 +171,7 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
     if (!list) break;
     const Caster& c = f.casters[index][first + __builtin_ctz(list)];
     list &= list - 1;
+    if (leave_queued && c.queued) continue;
     if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
     vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
               (bv < splat(c.v1));

@@ -13,6 +13,8 @@ struct Color {
   vi r, g, b;  // 0..255 per pass, summed over passes
 };
 
+VLMRM_INLINE vi limit_byte(vi a) { return min(a, splat(int32_t{255})); }
+
 // The way an eye ray goes, at unit depth.
 VLMRM_INLINE v3 eye_direction(const Frame& f, vf x, vf y) {
   if (f.orthographic) return {vf{}, vf{}, splat(-1.0f)};

@@ -34,6 +34,7 @@ class SlotQueue {
     const vm in = mask_of(lanes);
     append(f_.slot_x.data() + n, in, splat(int32_t{col}) + lane_number());
     store(f_.slot_y.data() + n, splat(int32_t{row}));
+    store(f_.slot_queued.data() + n, splat(int32_t{-1}));
     append(f_.slot_smooth.data() + n, in, mask_of(smooth) & splat(int32_t{1}));
     add_centers(f_.center, f_.id, f_.depth, f_.prim, at, in);
     if (f_.mirror) {

@@ -9,15 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmrm_fast.envs.core import Mix, Scorer, StepResult, TaskWorlds
+    from vlmrm_fast.envs.core import TaskWorlds
     from vlmrm_fast.envs.make import make_vec_env
+    from vlmrm_fast.envs.step import FrameReward, Mix, StepResult
     from vlmrm_fast.envs.vector import TaskVectorEnv
     from vlmrm_fast.envs.wrapper import VLMRewardWrapper
 
 _HOMES = {
-    "Mix": "core",
-    "Scorer": "core",
-    "StepResult": "core",
+    "FrameReward": "step",
+    "Mix": "step",
+    "StepResult": "step",
     "TaskVectorEnv": "vector",
     "TaskWorlds": "core",
     "VLMRewardWrapper": "wrapper",
@@ -25,8 +26,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "FrameReward",
     "Mix",
-    "Scorer",
     "StepResult",
     "TaskVectorEnv",
     "TaskWorlds",

@@ -7,122 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
 
-from vlmrm_fast.errors import ArgumentError, CheckpointError, unknown_name
+from vlmrm_fast.envs.deferral import Deferral, Sink, gpu_scorer, scorer_of
+from vlmrm_fast.envs.step import FrameReward, Mix, StepResult, render_shape
+from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.simulation import Simulation
 
 if TYPE_CHECKING:
     from vlmrm_fast.tasks import Task
-
-
-class Scorer(Protocol):
-    """What an environment needs of a reward: `VLMReward`, or anything with these two."""
-
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures that are scored without resizing [pixels]."""
-
-    def score(self, frames: np.ndarray) -> np.ndarray:
-        """Return the rewards (B,) float32 of frames (B, H, W, 3) uint8."""
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How the model's reward and the environment's own become one.
-
-    Attributes:
-        mode: "replace" for weight * VLM reward, "add" for own reward + weight * VLM reward.
-        weight: factor on the VLM reward, finite.
-    """
-
-    mode: str = "replace"
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in {"replace", "add"}:
-            raise unknown_name("mode", self.mode, ("replace", "add"))
-        if not np.isfinite(self.weight):
-            raise ArgumentError(f"weight must be finite, got {self.weight}.")
-
-    def __call__(self, vlm_reward: np.ndarray, env_reward: np.ndarray) -> np.ndarray:
-        """Return the reward to learn from.
-
-        Args:
-            vlm_reward: (N,) rewards of the vision-language model.
-            env_reward: (N,) rewards of the environment itself.
-
-        Returns:
-            (N,) float32.
-        """
-        total = self.weight * vlm_reward
-        if self.mode == "add":
-            total = total + env_reward
-        return np.asarray(total, dtype=np.float32)
-
-
-@dataclass
-class StepResult:
-    """What one step of N worlds gave. Arrays are fresh, safe to keep.
-
-    Attributes:
-        observation: (N, d) float32, of the new episode where one has just ended.
-        final_observation: (N, d) float32, of the state that was drawn and scored; where a world
-            diverged, its last finite one.
-        reward: (N,) float32, what the agent is to learn from; finite.
-        vlm_reward: (N,) float32, of the vision-language model.
-        env_reward: (N,) float64, the task's ground truth.
-        success: (N,) bool, the state is a goal state.
-        done: (N,) bool, the episode ended; always by truncation.
-        diverged: (N,) bool, it ended because the physics broke down.
-        episode_success: (N,) bool, meaningful where done.
-        episode_return: (N,) float64, sum of `reward` over the episode so far.
-        episode_env_return: (N,) float64, sum of `env_reward` likewise.
-        episode_length: (N,) int64 [steps].
-        episode_seconds: (N,) float64, wall-clock time since the episode's start.
-        measures: the task's further numbers by name, each (N,).
-    """
-
-    observation: np.ndarray
-    final_observation: np.ndarray
-    reward: np.ndarray
-    vlm_reward: np.ndarray
-    env_reward: np.ndarray
-    success: np.ndarray
-    done: np.ndarray
-    diverged: np.ndarray
-    episode_success: np.ndarray
-    episode_return: np.ndarray
-    episode_env_return: np.ndarray
-    episode_length: np.ndarray
-    episode_seconds: np.ndarray
-    measures: dict[str, np.ndarray]
-
-
-def render_shape(size: int | tuple[int, int] | None, default: int) -> tuple[int, int]:
-    """Return (height, width) for a `render_size` argument.
-
-    Args:
-        size: a side, (height, width), or None for the default [pixels].
-        default: the side to use for None.
-
-    Returns:
-        The picture's height and width [pixels].
-
-    Raises:
-        ArgumentError: if a side is not a positive whole number.
-    """
-    given: Any = default if size is None else size
-    sides = given if isinstance(given, (tuple, list)) else (given, given)
-    whole = all(isinstance(side, (int, np.integer)) and side > 0 for side in sides)
-    if len(sides) != 2 or not whole:
-        raise ArgumentError(f"render_size must be a positive int or (height, width), got {size!r}.")
-    return int(sides[0]), int(sides[1])
 
 
 class TaskWorlds:
@@ -142,7 +39,7 @@ class TaskWorlds:
         self,
         task: Task,
         num_envs: int,
-        reward: Scorer,
+        reward: FrameReward,
         *,
         seed: int | None = None,
         num_threads: int = 0,
@@ -178,7 +75,10 @@ class TaskWorlds:
         self._renderer = Renderer(
             scene, self.height, self.width, num_threads, renderer, supersample=supersample
         )
-        self.last_frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
+        self._frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
+        self.last_frames = self._frames
+        self._scorer = gpu_scorer(reward)
+        self._deferral: Deferral | None = None
         self.diverged = np.zeros(num_envs, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
         self._length = np.zeros(num_envs, np.int64)
@@ -217,11 +117,13 @@ class TaskWorlds:
         ]
 
     def reset(self) -> np.ndarray:
-        """Start a new episode in every world and draw it.
+        """Start a new episode in every world and draw it; rewards are deferred no longer.
 
         Returns:
             (N, d) float32 observations.
         """
+        self.stop_deferring()
+        self.last_frames = self._frames
         self.diverged[:], self._started = False, True
         self._reset_worlds(np.arange(self.num_envs))
         self._renderer.render(self._source, out=self.last_frames)
@@ -243,19 +145,72 @@ class TaskWorlds:
         """
         if not self._started:
             raise ArgumentError("reset must be called before the first step, got a step.")
+        scorer = self._deferral.scorer if self._deferral is not None else self._scorer
         clock = time.perf_counter()
+        # Memory of the scorer's own, where there is one: drawn into, then copied by the GPU.
+        frames = self._frames if scorer is None else scorer.acquire(self._frames.shape)
+        clock = self._lap("encode", clock)
         self.diverged[:] = self.simulation.step_and_draw(
-            actions, self._renderer, self.last_frames, self.task.frame_skip
+            actions, self._renderer, frames, self.task.frame_skip
         )
+        self.last_frames = frames
         clock = self._lap("simulate", clock, {"draw": self.simulation.draw_share})
-        vlm_reward = np.array(self.reward.score(self.last_frames), dtype=np.float32)
+        vlm_reward = self._score(frames)
         clock = self._lap("encode", clock)
         result = self._observe(vlm_reward)
+        if self._deferral is not None:
+            clock = self._lap("simulate", clock)
+            self._submit(frames, result)
+            clock = self._lap("encode", clock)
         self._reset_worlds(np.flatnonzero(result.done))
         self._remember()
         result.observation[result.done] = self._observation[result.done]
         self._lap("simulate", clock)
         return result
+
+    def _score(self, frames: np.ndarray) -> np.ndarray | None:
+        """Return the VLM rewards (N,) float32 of frames, or None where they are deferred."""
+        if self._deferral is not None:
+            return None
+        if self._scorer is not None:
+            return self._scorer.collect([self._scorer.submit(frames)])[0]
+        return np.array(self.reward.score(frames), dtype=np.float32)
+
+    def _submit(self, frames: np.ndarray, result: StepResult) -> None:
+        """Enqueue the frames of a step whose rewards are deferred."""
+        assert self._deferral is not None
+        self._deferral.submit(frames, result.env_reward, result.done, result.diverged)
+
+    def defer(self, sink: Sink, num_slots: int = 3) -> None:
+        """Let `step` return before the frames are scored, until `stop_deferring` or `reset`.
+
+        Args:
+            sink: told of the rewards when they are settled.
+            num_slots: as `VLMReward.scorer` takes it.
+        """
+        self.stop_deferring()
+        scorer = self._scorer or scorer_of(self.reward, num_slots)
+        self._deferral = Deferral(scorer, self._mix, self._return, self.timings, sink)
+
+    @property
+    def deferral(self) -> Deferral | None:
+        """What waits for rewards; None while they come with each step."""
+        return self._deferral
+
+    def settle(self, keep: int = 0) -> None:
+        """Wait for deferred rewards and hand them out.
+
+        Args:
+            keep: leave so many of the newest steps pending.
+        """
+        if self._deferral is not None:
+            self._deferral.settle(keep)
+
+    def stop_deferring(self) -> None:
+        """Settle everything; from now on `step` returns rewards."""
+        deferral, self._deferral = self._deferral, None
+        if deferral is not None:
+            deferral.stop(keep=self._scorer)
 
     def _lap(self, stage: str, start: float, shares: Mapping[str, float] | None = None) -> float:
         """Book the time since `start` to a stage, but for the shares of others."""
@@ -267,7 +222,7 @@ class TaskWorlds:
         self.timings[stage] += rest * (now - start)
         return now
 
-    def _observe(self, vlm_reward: np.ndarray) -> StepResult:
+    def _observe(self, vlm_reward: np.ndarray | None) -> StepResult:
         """Read out the state that was drawn, before any reset."""
         fields, ok = self.simulation.fields, ~self.diverged
         # A diverged world stands at MuJoCo's default state: nothing of it is measured.
@@ -277,28 +232,39 @@ class TaskWorlds:
             measures = self.task.measures(self.model, fields, self._before)
         final[self.diverged] = self._observation[self.diverged]
         env_reward, success = np.where(ok, env_reward, 0.0), success & ok
-        reward = self._mix(vlm_reward, env_reward)
+        reward, episode_return = self._reward(vlm_reward, env_reward)
         measures = {name: np.where(ok, values, 0.0) for name, values in measures.items()}
         self._length += 1
         self._streak = np.where(success, self._streak + 1, 0)
-        self._return += reward
         self._env_return += env_reward
         return StepResult(
             observation=final.copy(),
             final_observation=final,
             reward=reward,
-            vlm_reward=vlm_reward,
+            vlm_reward=np.full(self.num_envs, np.nan, np.float32)
+            if vlm_reward is None
+            else vlm_reward,
             env_reward=env_reward,
             success=success,
             done=self.diverged | (self._length >= self.task.horizon),
             diverged=self.diverged.copy(),
             episode_success=self._streak >= self.task.success_steps,
-            episode_return=self._return.copy(),
+            episode_return=episode_return,
             episode_env_return=self._env_return.copy(),
             episode_length=self._length.copy(),
             episode_seconds=time.perf_counter() - self._start,
             measures=measures,
         )
+
+    def _reward(
+        self, vlm_reward: np.ndarray | None, env_reward: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rewards and their sums over the episodes so far, (N,) each."""
+        if vlm_reward is None:
+            return np.zeros(self.num_envs, np.float32), np.full(self.num_envs, np.nan)
+        reward = self._mix(vlm_reward, env_reward)
+        self._return += reward
+        return reward, self._return.copy()
 
     def _reset_worlds(self, ids: np.ndarray) -> None:
         if not len(ids):
@@ -306,8 +272,10 @@ class TaskWorlds:
         states = [self.task.initial_state(self.model, self._rngs[index]) for index in ids]
         qpos, qvel = (np.stack(part) for part in zip(*states, strict=True))
         self.simulation.reset(ids, qpos, qvel)
-        for counter in (self._length, self._streak, self._return, self._env_return):
+        for counter in (self._length, self._streak, self._env_return):
             counter[ids] = 0
+        if self._deferral is None:
+            self._return[ids] = 0
         self._start[ids] = time.perf_counter()
 
     def _remember(self) -> None:
@@ -319,9 +287,12 @@ class TaskWorlds:
     def get_state(self) -> dict[str, Any]:
         """Return everything that the next steps depend on, for an exact resume.
 
+        Deferred rewards are settled first.
+
         Returns:
             Arrays, and the generators' states as nested dictionaries of numbers and strings.
         """
+        self.settle()
         return {
             "simulation": self.simulation.get_state(),
             "rngs": [rng.bit_generator.state for rng in self._rngs],
@@ -345,6 +316,7 @@ class TaskWorlds:
         Raises:
             CheckpointError: if a part is missing or belongs to another N.
         """
+        self.stop_deferring()
         if len(state.get("rngs", ())) != self.num_envs:
             raise CheckpointError(
                 f"environment state must hold {self.num_envs} generators, got "
@@ -365,5 +337,8 @@ class TaskWorlds:
         return self._observation.copy()
 
     def close(self) -> None:
-        """Release the renderer."""
+        """Release the renderer and the scorer; deferred rewards are settled."""
+        self.stop_deferring()
+        if self._scorer is not None:
+            self._scorer.close()
         self._renderer.close()

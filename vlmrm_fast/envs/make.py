@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vlmrm_fast.envs.core import Mix, Scorer, TaskWorlds
+from vlmrm_fast.envs.core import TaskWorlds
+from vlmrm_fast.envs.step import FrameReward, Mix
 from vlmrm_fast.envs.vector import TaskVectorEnv
 from vlmrm_fast.errors import unknown_name
 from vlmrm_fast.tasks import Task, get_task
@@ -18,7 +19,7 @@ def make_vec_env(
     task: str | Task,
     num_envs: int = 1,
     *,
-    reward: Scorer | None = None,
+    reward: FrameReward | None = None,
     api: str = "sb3",
     mode: str = "replace",
     weight: float = 1.0,
@@ -66,7 +67,7 @@ def make_vec_env(
     return importlib.import_module("vlmrm_fast.sb3.vec_env").TaskVecEnv(worlds)
 
 
-def _task_reward(task: Task, model: str, load: dict[str, Any]) -> Scorer:
+def _task_reward(task: Task, model: str, load: dict[str, Any]) -> FrameReward:
     from vlmrm_fast.reward import VLMReward
 
     return VLMReward(model, goal=task.goal, baseline=task.baseline, alpha=task.alpha, **load)

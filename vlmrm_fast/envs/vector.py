@@ -9,7 +9,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from vlmrm_fast.envs.core import StepResult, TaskWorlds
+from vlmrm_fast.envs.core import TaskWorlds
+from vlmrm_fast.envs.step import StepResult
 from vlmrm_fast.errors import ArgumentError
 
 

@@ -9,8 +9,8 @@ import gymnasium
 import numpy as np
 
 from vlmrm_fast.envs.capture import KEY, is_finite
-from vlmrm_fast.envs.core import Mix, Scorer, render_shape
 from vlmrm_fast.envs.painter import PictureStack, capture_of, check_render_mode, make_painter
+from vlmrm_fast.envs.step import FrameReward, Mix, render_shape
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.gl_order import load_triton
 
@@ -31,7 +31,7 @@ class VLMRewardWrapper(gymnasium.Wrapper, gymnasium.utils.RecordConstructorArgs)
     def __init__(
         self,
         env: gymnasium.Env,
-        reward: Scorer,
+        reward: FrameReward,
         mode: str = "replace",
         weight: float = 1.0,
         *,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,17 +71,22 @@ class MetricsCallback(BaseCallback):
         self._clock = 0.0
         self._learn_clock: float | None = None
         self._timings: dict[str, float] = {}
+        # Steps whose rewards are deferred, and the mean VLM reward of the last one that was not.
+        self._learn_encode = 0.0
+        self._waiting: deque[tuple[Any, ...]] = deque()
+        self._newest = math.nan
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs.
+        """Return what a resumed run needs; deferred rewards are settled first.
 
         Returns:
             A tree for `set_state`.
         """
+        self.settle()
         state = snapshot.attributes(self)["plain"]
-        for name in ("n_calls", "num_timesteps", "verbose", "interval", "parent", "_clock"):
-            state.pop(name, None)
-        return {k: v for k, v in state.items() if k not in {"locals", "globals", "_learn_clock"}}
+        passing = {"n_calls", "num_timesteps", "verbose", "interval", "parent", "locals", "globals"}
+        passing |= {"_clock", "_learn_clock", "_learn_encode", "_newest"}
+        return {name: value for name, value in state.items() if name not in passing}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned.
@@ -115,13 +122,16 @@ class MetricsCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         if self._learn_clock is not None:
-            self.stage_seconds["learn"] += time.perf_counter() - self._learn_clock
+            # Rewards that came late were waited for in between: that time is "encode".
+            waited = _timings(self.training_env).get("encode", 0.0) - self._learn_encode
+            self.stage_seconds["learn"] += time.perf_counter() - self._learn_clock - waited
             self._learn_clock = None
         if self.model.num_timesteps >= self._next:
             self._emit()
 
     def _on_rollout_end(self) -> None:
         self._learn_clock = time.perf_counter()
+        self._learn_encode = _timings(self.training_env).get("encode", 0.0)
 
     def _on_training_end(self) -> None:
         self._on_rollout_start()
@@ -129,7 +139,25 @@ class MetricsCallback(BaseCallback):
             self._emit()
 
     def _on_step(self) -> bool:
-        infos, rewards = self.locals["infos"], self.locals["rewards"]
+        found = self.locals
+        self._waiting.append((found["infos"], found["rewards"], found["dones"]))
+        self._count()
+        if self._on_tick is not None:
+            self._on_tick(self.num_timesteps, self._newest, self._row)
+        return True
+
+    def settle(self) -> None:
+        """Wait for deferred rewards and count the steps that they belong to."""
+        if self._waiting:
+            self.training_env.settle_labels()  # type: ignore[attr-defined]
+            self._count()
+
+    def _count(self) -> None:
+        """Count the steps whose rewards are there, in order."""
+        while self._waiting and not math.isnan(self._waiting[0][0][0].get("vlm_reward", 0)):
+            self._count_step(*self._waiting.popleft())
+
+    def _count_step(self, infos: list[dict[str, Any]], rewards: Any, dones: Any) -> None:
         vlm = np.array([info.get("vlm_reward", r) for info, r in zip(infos, rewards, strict=True)])
         truth = np.array([info.get("env_reward", 0.0) for info in infos])
         sums = self._sums
@@ -139,11 +167,9 @@ class MetricsCallback(BaseCallback):
         self._returns["vlm"] += vlm
         self._returns["truth"] += truth
         self._returns["length"] += 1
-        for index in np.flatnonzero(self.locals["dones"]):
+        for index in np.flatnonzero(dones):
             self._finish_episode(int(index), infos[index])
-        if self._on_tick is not None:
-            self._on_tick(self.num_timesteps, float(vlm.mean()), self._row)
-        return True
+        self._newest = float(vlm.mean())
 
     def _finish_episode(self, index: int, info: Mapping[str, Any]) -> None:
         sums, returns = self._sums, self._returns
@@ -172,6 +198,7 @@ class MetricsCallback(BaseCallback):
 
     def _emit(self) -> None:
         """Hand out a row and start new sums."""
+        self.settle()
         self._measure()
         sums, step = self._sums, self.model.num_timesteps
         spent = max(self.seconds - self._last_seconds, 1e-9)
@@ -246,6 +273,7 @@ class CheckpointCallback(BaseCallback):
         Returns:
             The checkpoint's folder, or None where it could not be written.
         """
+        self._metrics.settle()
         self._metrics._measure()
         best = self._metrics.is_best()
         extra = {"metrics": self._metrics.state()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
+from vlmrm_fast.config import TrainConfig, to_dict
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.run_folder import MetricsFiles
 
 # Where a column of a metrics row appears in TensorBoard.
@@ -138,3 +141,40 @@ def make_logger(folder: Path, files: MetricsFiles, *, tensorboard: bool, wandb: 
     if wandb is not None:
         trackers["Weights & Biases"] = WandbWriter(wandb)
     return RunLogger(folder, RunWriter(files, trackers))
+
+
+def check_wandb(config: TrainConfig) -> None:
+    """Check that Weights & Biases is installed where it is asked for.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not config.logging.wandb:
+        return
+    try:
+        importlib.import_module("wandb")
+    except ImportError as error:
+        raise ArgumentError(
+            "logging.wandb must be off where wandb is not installed, got on. "
+            "Install it: pip install 'vlmrm-fast[wandb]'."
+        ) from error
+
+
+def start_wandb(config: TrainConfig, folder: Path) -> Any:
+    """Start a Weights & Biases run where asked to.
+
+    Args:
+        config: the configuration.
+        folder: the run folder.
+
+    Returns:
+        The run, or None.
+    """
+    if not config.logging.wandb:
+        return None
+    import wandb
+
+    return wandb.init(project="vlmrm-fast", dir=str(folder), config=to_dict(config))

@@ -9,7 +9,9 @@ import numpy as np
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
-from vlmrm_fast.envs.core import StepResult, TaskWorlds
+from vlmrm_fast.envs.core import TaskWorlds
+from vlmrm_fast.envs.deferral import Deferral, Sink
+from vlmrm_fast.envs.step import FrameReward, StepResult
 from vlmrm_fast.errors import ArgumentError
 
 
@@ -100,7 +102,41 @@ class TaskVecEnv(VecEnv):
             Observations (N, d) float32, rewards (N,) float32, dones (N,) bool, infos.
         """
         result = self.worlds.step(self._actions)
-        return result.observation, result.reward, result.done, _infos(result)
+        infos = _infos(result)
+        if self.deferral is not None and self.deferral.newest is not None:
+            self.deferral.newest.infos = infos
+        return result.observation, result.reward, result.done, infos
+
+    def defer_labels(self, sink: Sink, num_slots: int = 3) -> None:
+        """As `TaskWorlds.defer`; `settle_labels` and `reset` fill infos in place.
+
+        Args:
+            sink: told of the rewards when they are settled.
+            num_slots: as `VLMReward.scorer` takes it.
+        """
+        self.worlds.defer(sink, num_slots)
+
+    @property
+    def reward(self) -> FrameReward:
+        """What scores the frames."""
+        return self.worlds.reward
+
+    @property
+    def deferral(self) -> Deferral | None:
+        """As `TaskWorlds.deferral`."""
+        return self.worlds.deferral
+
+    def settle_labels(self, keep: int = 0) -> None:
+        """As `TaskWorlds.settle`.
+
+        Args:
+            keep: leave so many of the newest steps pending.
+        """
+        self.worlds.settle(keep)
+
+    def stop_deferring(self) -> None:
+        """As `TaskWorlds.stop_deferring`."""
+        self.worlds.stop_deferring()
 
     def get_state(self) -> dict[str, Any]:
         """As `TaskWorlds.get_state`.

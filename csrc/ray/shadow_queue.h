@@ -1,0 +1,126 @@
+// Shadows of meshes on meshes, found for a whole picture at once.
+//
+// A point that a mesh may darken is not traced: it is queued, with what it adds to its pixel if the
+// light reaches it. When the picture is painted, shadow_grid.h tells which points are dark, and
+// `finish` puts the pixels together.
+#ifndef VLMRM_RAY_SHADOW_QUEUE_H_
+#define VLMRM_RAY_SHADOW_QUEUE_H_
+
+#include <algorithm>
+
+#include "ray/frame.h"
+#include "ray/shadow.h"
+#include "ray/simd.h"
+#include "ray/sky.h"
+
+namespace vlmrm {
+namespace VLMRM_ISA {
+
+VLMRM_INLINE vi pack_bytes(const Color& c) { return c.r | c.g << 8 | c.b << 16; }
+
+// The three bytes in 16 bits each.
+VLMRM_INLINE uint64_t spread(int32_t rgb) {
+  const uint64_t r = rgb & 0xff, g = rgb & 0xff00, b = rgb & 0xff0000;
+  return r | g << 8 | b << 16;
+}
+
+// A quarter of each of three sums of 16 bits.
+VLMRM_INLINE void write_quarter(uint64_t sum, uint8_t* out) {
+  sum = (sum + 0x000200020002) >> 2;
+  sum |= (sum >> 8 & 0x000100010001) * 255;  // no more than 255
+  out[0] = static_cast<uint8_t>(sum);
+  out[1] = static_cast<uint8_t>(sum >> 16);
+  out[2] = static_cast<uint8_t>(sum >> 32);
+}
+
+// Makes room for one more packet in each list.
+template <class... List>
+VLMRM_INLINE void make_room(size_t count, List*... lists) {
+  auto grow = [count](auto* list) {
+    if (list->size() < count + kLanes) list->resize(2 * (count + kLanes));
+  };
+  (grow(lists), ...);
+}
+
+// Forgets the picture before.
+inline void clear_queue(const Scene& scene, Frame* f) {
+  ShadowQueue& queue = f->queue;
+  queue.num_fragments = queue.num_pixels = queue.num_points = 0;
+  if (queue.light.size() < scene.lights.size()) queue.light.resize(scene.lights.size());
+  for (QueuedPoints& points : queue.light) points.count = 0;
+}
+
+// Lanes of `todo` that light `index` reaches for sure; `delta` is what it adds to them. Points that
+// a mesh may darken are queued, for fragments numbered from the queue's next on.
+VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo,
+                              const Color& delta, ShadowQueue* queue) {
+  const vm dark = in_shadow(scene, f, index, self, p, v3{}, todo, true);
+  const float* box = f.mesh_bounds.data() + 4 * index;
+  const LightPlace at = place_in_light(scene, f, index, p);
+  const bool parallel = scene.lights[index].type == kDirectional;
+  const vf u = parallel ? at.u : at.u / at.depth, v = parallel ? at.v : at.v / at.depth;
+  const vm near = todo & ~dark & (u > splat(box[0])) & (u < splat(box[1])) & (v > splat(box[2])) &
+                  (v < splat(box[3])) & in_map(scene, at);
+  int rest = bits(near);
+  if (!rest) return todo & ~dark;
+  const vf half = splat(0.5f * scene.shadow_size), one = splat(1.0f), inverse = rcp(at.reach);
+  float x[kLanes], y[kLanes], nearness[kLanes];
+  int32_t bytes[kLanes];
+  store(x, floor((at.u * inverse + one) * half)), store(y, floor((at.v * inverse + one) * half));
+  store(nearness, parallel ? -at.depth : one / at.depth);
+  store(bytes, pack_bytes(delta));
+  QueuedPoints& to = queue->light[index];
+  make_room(to.count, &to.x, &to.y, &to.near, &to.fragment, &to.delta);
+  for (; rest; rest &= rest - 1) {
+    const int i = __builtin_ctz(rest);
+    const size_t k = to.count++;
+    to.x[k] = x[i], to.y[k] = y[i], to.near[k] = nearness[i], to.delta[k] = bytes[i];
+    to.fragment[k] = static_cast<int32_t>(queue->num_fragments) + i;
+  }
+  queue->num_points += __builtin_popcount(bits(near));
+  return todo & ~dark & ~near;
+}
+
+// A pixel to be put together at the end, at `place` in the picture; returns its number.
+inline int32_t queue_pixel(ShadowQueue* queue, int32_t place) {
+  const size_t k = queue->num_pixels++;
+  make_room(k, &queue->place, &queue->sum);
+  queue->place[k] = place;
+  queue->sum[k] = 0;
+  return static_cast<int32_t>(k);
+}
+
+// The fragments of one packet, numbered by lane: colours, and pixels and weights of `count` of them.
+inline void queue_fragments(ShadowQueue* queue, vi rgb, const int32_t* pixel, const int32_t* weight,
+                            int count) {
+  const size_t k = queue->num_fragments;
+  make_room(k, &queue->rgb, &queue->pixel, &queue->weight);
+  store(queue->rgb.data() + k, rgb);
+  std::copy(pixel, pixel + count, queue->pixel.begin() + k);
+  std::copy(weight, weight + count, queue->weight.begin() + k);
+  queue->num_fragments += count;
+}
+
+// Adds the lights that were found to reach their points, and writes the pixels.
+inline void finish(ShadowQueue* queue, uint8_t* rgb) {
+  for (const QueuedPoints& points : queue->light) {
+    for (size_t i = 0; i < points.count; ++i) {
+      if (points.dark[i]) continue;
+      int32_t& to = queue->rgb[points.fragment[i]];
+      const int32_t old = to, more = points.delta[i];
+      to = 0;
+      for (int k = 0; k < 24; k += 8) to |= std::min((old >> k & 255) + (more >> k & 255), 255) << k;
+    }
+  }
+  for (size_t i = 0; i < queue->num_fragments; ++i) {
+    queue->sum[queue->pixel[i]] += queue->weight[i] * spread(queue->rgb[i]);
+  }
+  for (size_t i = 0; i < queue->num_pixels; ++i) {
+    write_quarter(queue->sum[i], rgb + 3 * static_cast<size_t>(queue->place[i]));
+  }
+}
+
+}  // namespace VLMRM_ISA
+}  // namespace vlmrm
+
+#endif  // VLMRM_RAY_SHADOW_QUEUE_H_

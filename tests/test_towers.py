@@ -1,0 +1,151 @@
+"""Lean vision transformers against open_clip's own forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+from vlmrm_fast import layers, towers, vit
+from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing, preprocess
+
+CPU = torch.device("cpu")
+CONFIGS = Path(open_clip.__file__).parent / "model_configs"
+# Every kind of vision transformer among open_clip's own: widths of heads from 64 to 104, both
+# activations, LayerScale, mean pooling without the first normalisation. Two layers
+# stand for all: the last differs from the others.
+ARCHITECTURES = (
+    "ViT-S-16-alt", "ViT-S-32", "ViT-M-16-alt", "ViT-M-32", "ViT-B-16", "ViT-B-32",
+    "ViT-B-32-quickgelu", "ViT-B-16-plus-240", "ViT-B-32-256", "ViT-L-14", "ViT-L-14-CLIPA",
+    "ViT-L-16-320", "ViT-H-14-quickgelu", "ViT-H-14-CLIPA", "ViT-g-14", "ViT-bigG-14",
+    "xlm-roberta-base-ViT-B-32",
+)  # fmt: skip
+
+
+def vision_tower(name: str, num_layers: int = 3, size: int | None = None, **changes: Any) -> Any:
+    """An open_clip tower with random weights, fewer layers and perhaps a smaller image."""
+    config = json.loads((CONFIGS / f"{name}.json").read_text())
+    vision = {**config["vision_cfg"], "layers": num_layers, **changes}
+    if size is not None:
+        vision["image_size"] = size
+    quick = config.get("quick_gelu", False)
+    tower = _build_vision_tower(config["embed_dim"], CLIPVisionCfg(**vision), quick)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            if parameter.ndim == 1:  # offsets and factors are 0 and 1 in an untrained model
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return tower.eval().requires_grad_(False)
+
+
+def preprocessing(size: int) -> Preprocessing:
+    return Preprocessing(size, OPENAI_MEAN, OPENAI_STD)
+
+
+def frames(batch: int, size: int) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
+
+
+def expected(tower: Any, images: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+    with torch.inference_mode():
+        return tower(preprocess(images, how))
+
+
+def error(z: torch.Tensor, right: torch.Tensor) -> float:
+    """Largest difference of unit rows."""
+    unit = [rows.double() / rows.double().norm(dim=-1, keepdim=True) for rows in (z, right)]
+    return float((unit[0] - unit[1]).abs().max())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_lean_tower_equals_open_clips_forward(name: str) -> None:
+    patch = json.loads((CONFIGS / f"{name}.json").read_text())["vision_cfg"]["patch_size"]
+    tower = vision_tower(name, 2, size=3 * patch)
+    how, images = preprocessing(3 * patch), frames(3, 3 * patch)
+    right = expected(tower, images, how)
+    lean = towers.build_tower(tower, CPU, "fp32")
+    assert lean.engine == "lean"
+    assert error(lean.encode(images, how), right) <= 2e-6
+
+
+@pytest.mark.parametrize(("name", "size"), [("ViT-S-32", None), ("ViT-L-14", 224)])
+def test_a_lean_tower_equals_open_clip_at_the_real_size(name: str, size: int | None) -> None:
+    tower = vision_tower(name, 2, size)
+    how, images = preprocessing(224), frames(2, 224)
+    right = expected(tower, images, how)
+    lean = vit.LeanViT(tower, CPU, torch.float32, layers.PlainLinear)
+    assert error(lean.encode(images, how), right) <= 2e-6
+
+
+CHANGES: list[dict[str, Any]] = [
+    {"ls_init_value": 0.1},
+    {"pool_type": "avg"},
+    {"pool_type": "avg", "final_ln_after_pool": True},
+    {"final_ln_after_pool": True},
+    {"no_ln_pre": True},
+    {"patch_dropout": 0.5},
+    {"pos_embed_type": "sin_cos_2d"},
+    {"act_kwargs": {"approximate": "tanh"}},
+    {"norm_kwargs": {"eps": 1e-3}},
+    {"mlp_ratio": 2.5},
+    {"num_layers": 1},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_variants_of_the_vision_transformer_are_lean_too(changes: dict[str, Any]) -> None:
+    tower = vision_tower("ViT-S-16", size=70, **changes)
+    how, images = preprocessing(70), frames(5, 70)  # 70 = 4 patches of 16 and a rest
+    right = expected(tower, images, how)
+    lean = towers.build_tower(tower, CPU, "fp32")
+    assert lean.engine == "lean"
+    assert error(lean.encode(images, how), right) <= 2e-6
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attentional_pool": True},
+        {"attentional_pool": "parallel"},
+        {"qk_norm": True},
+        {"scale_attn": True, "scale_fc": True},
+        {"block_type": "custom"},
+        {"pool_type": "none"},
+    ],
+    ids=str,
+)
+def test_other_vision_transformers_take_the_generic_path(changes: dict[str, Any]) -> None:
+    tower = vision_tower("ViT-S-16", 2, 64, **changes)
+    how, images = preprocessing(64), frames(2, 64)
+    right = expected(tower, images, how)
+    generic = towers.build_tower(tower, CPU, "fp32")
+    assert generic.engine in {"eager", "packed"}
+    assert error(generic.encode(images, how), right) <= 2e-6
+
+
+def test_the_same_tower_serves_several_means_and_deviations() -> None:
+    tower = vision_tower("ViT-S-32", 2, 64)
+    images = frames(2, 64)
+    first = preprocessing(64)
+    second = dataclasses.replace(first, mean=(0.5, 0.5, 0.5), std=(0.5, 0.4, 0.3))
+    right = [expected(tower, images, how) for how in (first, second, first)]
+    lean = towers.build_tower(tower, CPU, "fp32")
+    for how, z in zip((first, second, first), right, strict=True):
+        assert error(lean.encode(images, how), z) <= 2e-6
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 2e-3), ("bf16", 1e-2), ("int8", 1e-2)])
+@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14-CLIPA", "ViT-B-32-quickgelu"])
+def test_short_formats_stay_close_to_float32(name: str, precision: str, bound: float) -> None:
+    tower = vision_tower(name, 3, 56 if "14" in name else 128)
+    how = preprocessing(tower.image_size[0])
+    images = frames(4, how.size)
+    right = expected(tower, images, how)
+    short = towers.build_tower(tower, CPU, precision)
+    assert short.precision == precision
+    assert error(short.encode(images, how), right) <= bound

@@ -1,0 +1,108 @@
+"""Linear layers in 8 bits: int8 on a CPU, fp8 on a CUDA device.
+
+Every token has its own scale, taken from its values as they come: an embedding does not depend
+on the other frames of its batch, and nothing is calibrated.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vlmrm_fast.layers import ACTIVATIONS, Linear, PlainLinear, can_pack
+
+
+def has_vnni() -> bool:
+    """Tell whether the CPU sums products of 8 bits in 32 bits; others do it in 16, and saturate."""
+    test = getattr(torch.cpu, "_is_vnni_supported", None)
+    return test is not None and test()
+
+
+def has_int8() -> bool:
+    """Tell whether this torch and this CPU run `Int8Linear`."""
+    return can_pack() and hasattr(torch.ops.onednn, "qlinear_pointwise")
+
+
+class Int8Linear:
+    """y = activation(x W^T + b) with W in int8, one scale a row, and x in uint8, one scale a token.
+
+    x is q scale + rounding, q in -127 ... 127, stored from 1 up. Without VNNI x has 7 bits: sums
+    of two products of 8 bits do not fit the 16 bits there.
+
+    Args:
+        weight: (N, K) float32 on a CPU for which `has_int8`.
+        bias: (N,) or None.
+        activation: key of `layers.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "none"
+    ) -> None:
+        self.levels = 127 if has_vnni() else 63
+        self.scale = weight.abs().amax(1).clamp_min(1e-12) / 127
+        whole = (weight / self.scale[:, None]).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(whole, None)
+        self.zero = torch.zeros(len(weight), dtype=torch.int32)
+        self.bias = weight.new_zeros(len(weight)) if bias is None else bias
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., N) of (..., K)."""
+        rows = x.reshape(-1, x.shape[-1])
+        peak = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).clamp_min_(1e-12)
+        # Truncation after adding the offset and a half is rounding.
+        whole = (rows * (self.levels / peak)).add_(self.levels + 1.5).to(torch.uint8)
+        out = torch.ops.onednn.qlinear_pointwise(
+            whole, 1.0, self.levels + 1, self.weight, self.scale, self.zero, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        out = torch.addcmul(self.bias, out, peak / self.levels, out=out)
+        return self.activation(out).view(*x.shape[:-1], -1)
+
+
+def has_fp8(device: torch.device) -> bool:
+    """Tell whether this torch and this CUDA device run `Fp8Linear`."""
+    return hasattr(torch, "_scaled_mm") and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+class Fp8Linear:
+    """y = activation(x W^T + b) with both factors in float8_e4m3fn; CUDA only.
+
+    W has one scale a row and x one a token; the products are summed in float32.
+
+    Args:
+        weight: (N, K) bfloat16 on the device, N and K multiples of 16.
+        bias: (N,) or None.
+        activation: key of `layers.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "none"
+    ) -> None:
+        whole, self.scale = to_fp8(weight)
+        self.weight = whole.t()  # columns first, as the tensor cores want the second factor
+        self.scale = self.scale.t().contiguous()
+        self.bias, self.activation = bias, ACTIVATIONS[activation]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (..., N) bfloat16 of (..., K)."""
+        whole, scale = to_fp8(x.reshape(-1, x.shape[-1]))
+        out = torch._scaled_mm(
+            whole, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias,
+            out_dtype=torch.bfloat16, use_fast_accum=True,
+        )  # fmt: skip
+        return self.activation(out).view(*x.shape[:-1], -1)
+
+
+def fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> Linear:
+    """Return an `Fp8Linear`, or a plain one where the tensor cores do not take the shape."""
+    fits = all(size % 16 == 0 for size in weight.shape)
+    return (Fp8Linear if fits else PlainLinear)(weight, bias, activation)
+
+
+def to_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (M, K) rows in float8_e4m3fn and their scales (M, 1) in float32."""
+    most = torch.finfo(torch.float8_e4m3fn).max
+    scale = rows.abs().amax(1, keepdim=True).float().clamp_min_(1e-12) / most
+    # Without the clamp a value rounded up beyond the largest becomes NaN.
+    whole = (rows / scale).clamp_(-most, most).to(torch.float8_e4m3fn)
+    return whole, scale
