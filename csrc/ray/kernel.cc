@@ -240,7 +240,7 @@ class Painter {
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
-    if (slots) resolve_.add_slots(row, col, slots, slots & ~edges);
+    if (slots) resolve_.add_slots(row, col, slots & edges, slots & ~edges);
   }
 
   // Writes the `todo` lanes of a packet of `count` pixels.
