@@ -241,6 +241,29 @@ def attention(clock: Clock, small: bool) -> Result:
     return results
 
 
+def visibility(clock: Clock, small: bool) -> Result:
+    """Measure the first stage of a GPU renderer: depth and shape of each pixel of many worlds."""
+    from vlmrm_fast.kernels import visibility as kernel
+
+    worlds, side = (2, 20) if small else (1024, 224)
+    # About what a humanoid is: 20 capsules within a metre, on an endless floor.
+    kind = torch.tensor([reference.PLANE, *[reference.CAPSULE] * 20], dtype=torch.int32)
+    size = torch.tensor([0.08, 0.15, 0.0]).repeat(len(kind), 1)
+    size[0] = 0
+    position = torch.randn(worlds, len(kind), 3) * 0.3 + torch.tensor([0.0, 0.0, -3.5])
+    rotation = torch.linalg.qr(torch.randn(worlds, len(kind), 3, 3))[0]
+    floor = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+    position[:, 0], rotation[:, 0] = torch.tensor([0.0, -1.0, 0.0]), floor
+    cpu = reference.Shapes(kind, size, position, rotation)
+    shapes = reference.Shapes(*(part.to(clock.device) for part in cpu))
+    took = clock.graph(lambda _: kernel.visibility(shapes, side, side, 0.41), 4)
+    first = reference.Shapes(kind, size, position[:2], rotation[:2])
+    index = kernel.visibility(shapes, side, side, 0.41)[1][:2].cpu()
+    same = float((index == reference.visibility(first, side, side, 0.41)[1]).float().mean())
+    assert same >= 0.995, same
+    return {"frames_s": worlds / took, "us_a_frame": took / worlds * 1e6, "same_as_twin": same}
+
+
 def describe(clock: Clock) -> Result:
     """Say in words what the figures are taken on."""
     import platform

@@ -25,7 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from vlmrm_fast.kernels import add_layernorm, preprocess, reference, score
+from vlmrm_fast.kernels import add_layernorm, preprocess, reference, score, visibility
 from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing
 
 FILE = Path(__file__).with_suffix(".json")
@@ -63,7 +63,12 @@ def cases() -> dict[str, Callable[[], Any]]:
         goal = torch.nn.functional.normalize(torch.ones(prompts, width), dim=-1)
         return reference.make_tasks(goal, None, torch.zeros(prompts)).to("cpu")
 
+    shapes = reference.Shapes(
+        torch.zeros(20, dtype=torch.int32), torch.ones(20, 3), torch.zeros(2, 20, 3),
+        torch.zeros(2, 20, 3, 3),
+    )  # fmt: skip
     return {
+        "visibility": lambda: visibility.visibility(shapes, size, size, 0.4),
         "permute nchw": lambda: preprocess.preprocess(drawn, how, half),
         "permute tokens": lambda: preprocess.preprocess(drawn, how, half, **tokens),
         "resize tokens": lambda: preprocess.preprocess(paper, how, half, **tokens),

@@ -14,7 +14,7 @@ from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.inputs import borrowable, check_frames, choose_device, numbered
 from vlmrm_fast.kernels import ops, reference
-from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
+from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
 from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
 from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
@@ -171,7 +171,7 @@ class VLMReward:
         num_slots: int = 3,
         *,
         devices: Sequence[str] | None = None,
-        background: bool = True,
+        background: bool | None = None,
     ) -> Scorer:
         """Return a pipeline that scores frames while the next ones are made.
 
@@ -182,7 +182,8 @@ class VLMReward:
             num_slots: submissions whose frames can wait at once, at least 3.
             devices: one replica of the model for each, rows of a submission split among them;
                 None: this reward's device, which for "cuda" without a number is every GPU.
-            background: on a CPU, whether a thread scores while the caller goes on.
+            background: on a CPU, whether a thread scores while the caller goes on; None: where
+                torch leaves a core idle.
 
         Returns:
             The scorer; close it when done.
@@ -202,6 +203,7 @@ class VLMReward:
         # This model serves its own device, once; every other lane has one to itself.
         first = wanted.index(own) if own in wanted else -1
         replicas = [self if i == first else self._replica(d) for i, d in enumerate(wanted)]
+        background = has_idle_core() if background is None else background
         return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
 
     def _replica(self, device: torch.device) -> VLMReward:
@@ -217,13 +219,13 @@ class VLMReward:
         """Return what scores frames on this reward's device."""
         if self.device.type == "cpu":
             return CpuLane(self._rewards, background=background)
-        how, device = self._how(), numbered(self.device)
-        model, tasks = self._model, self._tasks
+        how, tower, tasks = self._how(), self._model.tower, self._tasks
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
-            return reference.score(model.embed_images(frames, how), tasks)
+            # Embeddings of any length: `score` divides by it.
+            return ops.score(tower.encode(frames, how), tasks)
 
-        return CudaLane(encode, device, self.batch_size, num_slots)
+        return CudaLane(encode, numbered(self.device), self.batch_size, num_slots)
 
     def score_many(self, frames: np.ndarray | torch.Tensor, prompts: PromptSet) -> np.ndarray:
         """Return P rewards of each frame; each is encoded once, whatever P.

@@ -120,6 +120,11 @@ struct Frame {
   std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   MeshSamples samples, mirror_samples;     // likewise
   std::vector<float> screen;   // places of one mesh's vertices in the picture
+  // Colours of vertices that were lit ahead, and where those of each view begin.
+  std::vector<float> lit;
+  std::vector<size_t> lit_at;
+  std::vector<int32_t> corners_seen;
+  size_t num_lit = 0;
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;
@@ -130,6 +135,7 @@ struct Frame {
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
   std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  bool queues;  // some light has such casters
   ShadowQueue queue;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
@@ -156,6 +162,7 @@ struct Frame {
   int words;
   std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
+  std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
   // Slots: pixels drawn one by one. The first kMaxSlots show several surfaces; tables of four a slot
   // hold their sub-samples. The others show one, and its mirror image.

@@ -223,6 +223,9 @@ class Resolve {
     std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
     std::fill_n(f_.accumulator.begin() + kMaxSlots, f_.num_smooth, uint64_t{0});
     for (int v = 0; v <= num_views_; ++v) {
+      if (v > 0 && f_.view[v - 1].type == kMesh && f_.bucket[v] < f_.bucket[v + 1]) {
+        light_ahead(scene_, &f_, v - 1, 3 * (f_.bucket[v + 1] - f_.bucket[v]));
+      }
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
         shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
       }
@@ -248,7 +251,8 @@ class Resolve {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
     }
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
-    if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
+    q.queue = queue_for(&f_, view);
+    if (q.queue) q.active = in;
     const size_t queued = f_.queue.num_points;
     const Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
     if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
@@ -286,7 +290,7 @@ class Resolve {
     for (int i = 0; i < count; ++i) {
       const int s = from.slot[begin + i];
       int32_t* number = &f_.slot_queued[s];
-      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s], 0);
       pixel[i] = *number;
       weight[i] = from.weight[begin + i] & (kBeside - 1);
     }

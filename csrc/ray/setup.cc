@@ -305,6 +305,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   words = (pitch + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
   dirty.resize(touched.size());
+  near_mirror.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   for (auto* table : {&slot_x, &slot_y, &slot_queued}) table->resize(2 * kMaxSlots);
@@ -346,6 +347,8 @@ void Frame::fit(const Scene& scene) {
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {
     view.resize(2 * n);
+    lit_at.resize(2 * n);
+    corners_seen.resize(2 * n);
     order.resize(n);
     transparent.resize(n);
     bucket.resize(2 * n + 3);
