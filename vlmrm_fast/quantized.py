@@ -49,9 +49,12 @@ class Int8Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) of (..., K)."""
         rows = x.reshape(-1, x.shape[-1])
-        peak = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).clamp_min_(1e-12)
-        # Truncation after adding the offset and a half is rounding.
-        whole = (rows * (self.levels / peak)).add_(self.levels + 1.5).to(torch.uint8)
+        # Of torch's ways to the largest magnitude the fastest: vector_norm takes 60 times as long.
+        peak = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+        peak.clamp_min_(1e-12)
+        whole = (rows * (self.levels / peak)).round_()
+        # By way of int8: torch's conversion to uint8 is not vectorised, ten times slower.
+        whole = whole.to(torch.int8).view(torch.uint8).add_(self.levels + 1)
         out = torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, self.levels + 1, self.weight, self.scale, self.zero, None,
             1.0, 0, torch.float32, "none", [], "",
