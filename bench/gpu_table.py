@@ -76,6 +76,19 @@ def _add_layernorm(rows: Rows) -> None:
             rows.add(what, f"{row['gb_s']:.0f} GB/s", rows.share(row["gb_s"]), share, ("%", 0.75))
 
 
+def _quantize(rows: Rows) -> None:
+    for name, row in rows.figures("quantize").items():
+        measured = f"{row['ours_us']:.0f} us, {rows.share(row['gb_s'])}"
+        against = f"{row['ratio_to_eager']:.1f}x eager, {row['ratio_to_compile']:.2f}x compiled"
+        rows.add(f"quantize, {name}", measured, against, row["ratio_to_eager"], None)
+
+
+def _visibility(rows: Rows) -> None:
+    if row := rows.figures("visibility"):
+        what, rate = "depth and shape a pixel, 20 capsules, 224 x 224", f"{row['frames_s']:,.0f}/s"
+        rows.add(what, rate, "", row["frames_s"], None)
+
+
 def _towers(rows: Rows) -> None:
     goals = {
         "ViT-B-32": (4, 0.6), "ViT-L-14": (1.6, 0.65), "ViT-H-14": (1.45, 0.65),
@@ -137,7 +150,8 @@ def gpu_table(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"Kernels and towers on a GPU: {NOT_MEASURED}."
     rows = Rows(results)
-    for part in (_preprocess, _score, _add_layernorm, _towers, _loops):
+    parts = (_preprocess, _score, _add_layernorm, _quantize, _visibility, _towers, _loops)
+    for part in parts:
         part(rows)
     table = ["| on a GPU | measured | against | goal |", "|---|---|---|---|", *rows.lines]
     machine = results["machine"]

@@ -1,4 +1,4 @@
-// Shadows of meshes on meshes, found for a whole picture at once.
+// Shadows of meshes, found for a whole picture at once.
 //
 // A point that a mesh may darken is not traced: it is queued, with what it adds to its pixel if the
 // light reaches it. When the picture is painted, shadow_grid.h tells which points are dark, and
@@ -42,6 +42,14 @@ VLMRM_INLINE void make_room(size_t count, List*... lists) {
   (grow(lists), ...);
 }
 
+// The queue for a view's points, or null if nothing may be queued: haze is laid over finished colours.
+VLMRM_INLINE ShadowQueue* queue_for(Frame* f, int view) {
+  if (!f->queues || view < 0) return nullptr;
+  const ViewGeom& g = f->view[view];
+  const bool hazy = g.endless && f->haze_height > 0;
+  return hazy || g.mirrored ? nullptr : &f->queue;
+}
+
 // Forgets the picture before.
 inline void clear_queue(const Scene& scene, Frame* f) {
   ShadowQueue& queue = f->queue;
@@ -52,9 +60,9 @@ inline void clear_queue(const Scene& scene, Frame* f) {
 
 // Lanes of `todo` that light `index` reaches for sure; `delta` is what it adds to them. Points that
 // a mesh may darken are queued, for fragments numbered from the queue's next on.
-VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int self, v3 p, vm todo,
-                              const Color& delta, ShadowQueue* queue) {
-  const vm dark = in_shadow(scene, f, index, self, p, v3{}, todo, true);
+VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
+                              vm todo, const Color& delta, ShadowQueue* queue) {
+  const vm dark = in_shadow(scene, f, index, self, p, n, todo, true);
   const float* box = f.mesh_bounds.data() + 4 * index;
   const LightPlace at = place_in_light(scene, f, index, p);
   const bool parallel = scene.lights[index].type == kDirectional;
@@ -81,12 +89,13 @@ VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int
   return todo & ~dark & ~near;
 }
 
-// A pixel to be put together at the end, at `place` in the picture; returns its number.
-inline int32_t queue_pixel(ShadowQueue* queue, int32_t place) {
+// A pixel to be put together at the end, at `place` in the picture, from what `sum` holds and
+// fragments; returns its number.
+inline int32_t queue_pixel(ShadowQueue* queue, int32_t place, uint64_t sum) {
   const size_t k = queue->num_pixels++;
   make_room(k, &queue->place, &queue->sum);
   queue->place[k] = place;
-  queue->sum[k] = 0;
+  queue->sum[k] = sum;
   return static_cast<int32_t>(k);
 }
 
