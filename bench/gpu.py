@@ -37,6 +37,7 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "add_layernorm": ("gpu_kernels", "add_layernorm", {}, 60),
     "ViT-L-14": ("gpu_towers", "tower", {"name": "ViT-L-14", "batches": (8, 64, 512)}, 70),
     "ViT-B-32": ("gpu_towers", "tower", {"name": "ViT-B-32", "batches": (8, 64, 512)}, 60),
+    "loop ViT-L-14": ("gpu_loop", "loop", {"name": "ViT-L-14", "batches": (1, 16, 32, 128)}, 70),
     "tiles": ("gpu_kernels", "tiles", {}, 50),
     "compiled ViT-L-14": ("gpu_towers", "compiled", {"name": "ViT-L-14", "batch": 64}, 120),
     "ViT-bigG-14": ("gpu_towers", "tower", {"name": "ViT-bigG-14", "batches": (8, 64)}, 90),
