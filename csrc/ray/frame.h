@@ -50,7 +50,7 @@ struct Caster {
 constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
-constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
+constexpr int kMaxSlots = 1536;  // pixels shaded together before their accumulators are flushed
 constexpr int kMaxFragments = kMaxSlots * 8 + kMaxLanes;  // room to write whole packets
 constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
 
