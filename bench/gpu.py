@@ -34,7 +34,9 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "add_layernorm": ("gpu_kernels", "add_layernorm", {}, 60),
     "ViT-L-14": ("gpu_towers", "tower", {"name": "ViT-L-14", "batches": (8, 64, 512)}, 70),
     "ViT-B-32": ("gpu_towers", "tower", {"name": "ViT-B-32", "batches": (8, 64, 512)}, 60),
+    "loop ViT-L-14": ("gpu_loop", "loop", {"name": "ViT-L-14", "batches": (1, 16, 32, 128)}, 70),
     "tiles": ("gpu_kernels", "tiles", {}, 50),
+    "quantize": ("gpu_kernels", "quantize", {}, 50),
     "visibility": ("gpu_kernels", "visibility", {}, 30),
     "attention": ("gpu_kernels", "attention", {}, 30),
     "ViT-bigG-14": ("gpu_towers", "tower", {"name": "ViT-bigG-14", "batches": (8, 64)}, 90),
@@ -44,7 +46,15 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
 }
 # One architecture stands for all: a rehearsal's tower is tiny.
 REHEARSED = [name for name in PHASES if "ViT" not in name or name.endswith("L-14")]
-KERNEL_TESTS = ("ops", "preprocess", "score", "add_layernorm", "reward_head", "visibility")
+KERNEL_TESTS = (
+    "ops",
+    "preprocess",
+    "score",
+    "add_layernorm",
+    "reward_head",
+    "quantize",
+    "visibility",
+)
 
 
 def environment() -> dict[str, str]:

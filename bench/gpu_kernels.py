@@ -243,25 +243,51 @@ def attention(clock: Clock, small: bool) -> Result:
 
 def visibility(clock: Clock, small: bool) -> Result:
     """Measure the first stage of a GPU renderer: depth and shape of each pixel of many worlds."""
+    from vlmrm_fast.kernels import raycast
     from vlmrm_fast.kernels import visibility as kernel
 
     worlds, side = (2, 20) if small else (1024, 224)
     # About what a humanoid is: 20 capsules within a metre, on an endless floor.
-    kind = torch.tensor([reference.PLANE, *[reference.CAPSULE] * 20], dtype=torch.int32)
+    kind = torch.tensor([raycast.PLANE, *[raycast.CAPSULE] * 20], dtype=torch.int32)
     size = torch.tensor([0.08, 0.15, 0.0]).repeat(len(kind), 1)
     size[0] = 0
     position = torch.randn(worlds, len(kind), 3) * 0.3 + torch.tensor([0.0, 0.0, -3.5])
     rotation = torch.linalg.qr(torch.randn(worlds, len(kind), 3, 3))[0]
     floor = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     position[:, 0], rotation[:, 0] = torch.tensor([0.0, -1.0, 0.0]), floor
-    cpu = reference.Shapes(kind, size, position, rotation)
-    shapes = reference.Shapes(*(part.to(clock.device) for part in cpu))
+    cpu = raycast.Shapes(kind, size, position, rotation)
+    shapes = raycast.Shapes(*(part.to(clock.device) for part in cpu))
     took = clock.graph(lambda _: kernel.visibility(shapes, side, side, 0.41), 4)
-    first = reference.Shapes(kind, size, position[:2], rotation[:2])
+    first = raycast.Shapes(kind, size, position[:2], rotation[:2])
     index = kernel.visibility(shapes, side, side, 0.41)[1][:2].cpu()
-    same = float((index == reference.visibility(first, side, side, 0.41)[1]).float().mean())
+    same = float((index == raycast.visibility(first, side, side, 0.41)[1]).float().mean())
     assert same >= 0.995, same
     return {"frames_s": worlds / took, "us_a_frame": took / worlds * 1e6, "same_as_twin": same}
+
+
+def quantize(clock: Clock, small: bool) -> Result:
+    """Measure rows to fp8, with and without the activation before, against eager and compile."""
+    results = {}
+    shapes = [(3, 5, 48)] if small else [(512 * 50, 3072), (64 * 257, 1024), (64 * 257, 4096)]
+    for shape in shapes:
+        sets = [torch.randn(shape, device=clock.device).bfloat16() for _ in range(4)]
+        for activation in ("none", "gelu"):
+
+            def ours(x: torch.Tensor, activation=activation) -> Any:
+                return ops.quantize(x, activation)
+
+            def eager(x: torch.Tensor, activation=activation) -> Any:
+                return reference.quantize(x, activation)
+
+            result = three_ways(clock, ours, eager, sets, compiled=True)
+            moved = sets[0].numel() * 3
+            result["bytes"], result["gb_s"] = moved, moved / result["ours_us"] / 1e3
+            (q, scale), (q_eager, scale_eager) = ours(sets[0]), eager(sets[0])
+            assert torch.allclose(scale, scale_eager, rtol=1e-5)
+            result["same"] = float((q.float() == q_eager.float()).float().mean())
+            assert result["same"] >= 0.999, result["same"]
+            results[f"{shape} {activation}"] = result
+    return results
 
 
 def describe(clock: Clock) -> Result:

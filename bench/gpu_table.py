@@ -76,6 +76,13 @@ def _add_layernorm(rows: Rows) -> None:
             rows.add(what, f"{row['gb_s']:.0f} GB/s", rows.share(row["gb_s"]), share, ("%", 0.75))
 
 
+def _quantize(rows: Rows) -> None:
+    for name, row in rows.figures("quantize").items():
+        measured = f"{row['ours_us']:.0f} us, {rows.share(row['gb_s'])}"
+        against = f"{row['ratio_to_eager']:.1f}x eager, {row['ratio_to_compile']:.2f}x compiled"
+        rows.add(f"quantize, {name}", measured, against, row["ratio_to_eager"], None)
+
+
 def _visibility(rows: Rows) -> None:
     if row := rows.figures("visibility"):
         what, rate = "depth and shape a pixel, 20 capsules, 224 x 224", f"{row['frames_s']:,.0f}/s"
@@ -122,6 +129,18 @@ def _towers(rows: Rows) -> None:
             rows.add(what, rate, f"{ratio:.2f}x torch.compile(max-autotune)", ratio, ("x", 1.1))
 
 
+def _loops(rows: Rows) -> None:
+    for key, row in rows.figures("loop ViT-L-14").items():
+        what, share = f"ViT-L-14, {key}, whole loop, frames {row['how']}", row["share_of_tower"]
+        measured = f"{row['loop_frames_s']:,.0f} frames/s"
+        against = f"{share:.0%} of the tower alone ({row['tower_frames_s']:,.0f} frames/s)"
+        goal = ("%", 0.95) if key in {"B=32", "B=128"} else None
+        rows.add(what, measured, against, share, goal)
+        if "latency_ms" in row:
+            ratio, took = row["latency_ratio"], f"{row['latency_ms']:.2f} ms"
+            rows.add(f"ViT-L-14, {key}, latency", took, f"{ratio:.2f}x", ratio, ("x", 4))
+
+
 def gpu_table(results: dict[str, Any] | None) -> str:
     """Return the table of gpu.json, or that there is none yet.
 
@@ -131,7 +150,8 @@ def gpu_table(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"Kernels and towers on a GPU: {NOT_MEASURED}."
     rows = Rows(results)
-    for part in (_preprocess, _score, _add_layernorm, _visibility, _towers):
+    parts = (_preprocess, _score, _add_layernorm, _quantize, _visibility, _towers, _loops)
+    for part in parts:
         part(rows)
     table = ["| on a GPU | measured | against | goal |", "|---|---|---|---|", *rows.lines]
     machine = results["machine"]

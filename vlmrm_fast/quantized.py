@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from vlmrm_fast.kernels import ops
 from vlmrm_fast.layers import ACTIVATIONS, Linear, PlainLinear, can_pack
 
 
@@ -48,9 +49,12 @@ class Int8Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) of (..., K)."""
         rows = x.reshape(-1, x.shape[-1])
-        peak = torch.linalg.vector_norm(rows, torch.inf, 1, keepdim=True).clamp_min_(1e-12)
-        # Truncation after adding the offset and a half is rounding.
-        whole = (rows * (self.levels / peak)).add_(self.levels + 1.5).to(torch.uint8)
+        # Of torch's ways to the largest magnitude the fastest: vector_norm takes 60 times as long.
+        peak = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+        peak.clamp_min_(1e-12)
+        whole = (rows * (self.levels / peak)).round_()
+        # By way of int8: torch's conversion to uint8 is not vectorised, ten times slower.
+        whole = whole.to(torch.int8).view(torch.uint8).add_(self.levels + 1)
         out = torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, self.levels + 1, self.weight, self.scale, self.zero, None,
             1.0, 0, torch.float32, "none", [], "",
@@ -78,14 +82,14 @@ class Fp8Linear:
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "none"
     ) -> None:
-        whole, self.scale = to_fp8(weight)
+        whole, self.scale = ops.quantize(weight)
         self.weight = whole.t()  # columns first, as the tensor cores want the second factor
         self.scale = self.scale.t().contiguous()
         self.bias, self.activation = bias, ACTIVATIONS[activation]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) bfloat16 of (..., K)."""
-        whole, scale = to_fp8(x.reshape(-1, x.shape[-1]))
+        whole, scale = ops.quantize(x)
         out = torch._scaled_mm(
             whole, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias,
             out_dtype=torch.bfloat16, use_fast_accum=True,
@@ -97,12 +101,3 @@ def fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: str)
     """Return an `Fp8Linear`, or a plain one where the tensor cores do not take the shape."""
     fits = all(size % 16 == 0 for size in weight.shape)
     return (Fp8Linear if fits else PlainLinear)(weight, bias, activation)
-
-
-def to_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (M, K) rows in float8_e4m3fn and their scales (M, 1) in float32."""
-    most = torch.finfo(torch.float8_e4m3fn).max
-    scale = rows.abs().amax(1, keepdim=True).float().clamp_min_(1e-12) / most
-    # Without the clamp a value rounded up beyond the largest becomes NaN.
-    whole = (rows / scale).clamp_(-most, most).to(torch.float8_e4m3fn)
-    return whole, scale

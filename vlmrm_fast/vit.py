@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional
 
 from vlmrm_fast.kernels.reference import Preprocessing
-from vlmrm_fast.layers import Linear, LinearMaker, Norm, PackedLinear, PlainLinear, SingleQuery
+from vlmrm_fast.layers import Linear, LinearMaker, Norm, PlainLinear, SingleQuery
 from vlmrm_fast.pixels import prepare
+from vlmrm_fast.precision import EXACT, linear_maker
 
 # QuickGELU(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702: the factors move into the weights.
 _QUICK = 1.702
@@ -138,8 +139,7 @@ class LeanViT:
             positions[1:] -= (kernel * mean / std).sum((1, 2))
             positions[0] += self._class.double()
             weight = folded.to(self.device, self.dtype)
-            packed = isinstance(self.blocks[0].qkv, PackedLinear)
-            patches = PackedLinear(weight, None) if packed else PlainLinear(weight, None)
+            patches = linear_maker(EXACT[self.dtype], self.device)(weight, None, "none")
             self._stems[key] = Stem(patches, positions.to(self.device, torch.float32))
         return self._stems[key]
 
