@@ -44,7 +44,15 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
 }
 # One architecture stands for all: a rehearsal's tower is tiny.
 REHEARSED = [name for name in PHASES if "ViT" not in name or name.endswith("L-14")]
-KERNEL_TESTS = ("ops", "preprocess", "score", "add_layernorm", "reward_head", "visibility")
+KERNEL_TESTS = (
+    "ops",
+    "preprocess",
+    "quantize_rows",
+    "score",
+    "add_layernorm",
+    "reward_head",
+    "visibility",
+)
 
 
 def environment() -> dict[str, str]:

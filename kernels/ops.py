@@ -97,6 +97,24 @@ def add_layernorm(
     return torch.ops.vlmrm_fast.add_layernorm(x, residual, weight, bias, eps)
 
 
+def quantize_rows(x: Tensor, activation: str = "none") -> tuple[Tensor, Tensor]:
+    """Round activated rows to 8-bit floats; see `reference.quantize_rows`.
+
+    Returns:
+        (M, K) float8_e4m3fn and the rows' scales (M, 1) float32.
+
+    Raises:
+        ValueError: a dtype or activation that cannot be used.
+    """
+    _check_float("x", x.dtype)
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"x must be (..., K), K at least 1, got {tuple(x.shape)}.")
+    if activation not in reference.ACTIVATIONS:
+        choices = ", ".join(sorted(reference.ACTIVATIONS))
+        raise ValueError(f"activation must be one of {choices}, got {activation!r}.")
+    return torch.ops.vlmrm_fast.quantize_rows(x, activation)
+
+
 def reward_head(
     rows: Tensor, weight: Tensor, bias: Tensor, eps: float, projection: Tensor, tasks: Tasks
 ) -> Tensor:
@@ -245,6 +263,12 @@ def _fake_add_layernorm(
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=weight.dtype)
 
 
+def _fake_quantize_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
+    count = x.numel() // x.shape[-1]
+    whole = x.new_empty(count, x.shape[-1], dtype=torch.float8_e4m3fn)
+    return whole, x.new_empty(count, 1, dtype=torch.float32)
+
+
 def _make_reward_head(home: Any) -> Callable[..., Tensor]:
     return lambda *values: home.reward_head(*values[:5], Tasks(*values[5:]))
 
@@ -268,6 +292,12 @@ _add_layernorm = _register(
     f"(Tensor x, Tensor residual, {_NORM}) -> (Tensor, Tensor)",
     lambda home: home.add_layernorm,
     _fake_add_layernorm,
+)
+_quantize_rows = _register(
+    "quantize_rows",
+    "(Tensor x, str activation) -> (Tensor, Tensor)",
+    lambda home: home.quantize_rows,
+    _fake_quantize_rows,
 )
 _reward_head = _register(
     "reward_head",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,6 +120,32 @@ def add_layernorm(
     width = (x.shape[-1],)
     y = functional.layer_norm(total.float(), width, weight.float(), bias.float(), eps)
     return total, y.to(weight.dtype).contiguous()
+
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda x: x,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+}
+
+
+def quantize_rows(x: torch.Tensor, activation: str = "none") -> tuple[torch.Tensor, torch.Tensor]:
+    """Round activated rows to 8-bit floats with a scale each: activation(x) = whole * scale.
+
+    Args:
+        x: (..., K) of any float dtype.
+        activation: key of `ACTIVATIONS`, computed in float32.
+
+    Returns:
+        (M, K) float8_e4m3fn, whose largest magnitude is 448 in every row, and (M, 1) float32.
+    """
+    rows = ACTIVATIONS[activation](x.reshape(-1, x.shape[-1]).float())
+    most = torch.finfo(torch.float8_e4m3fn).max
+    peak = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    # Without the clamp a value rounded up beyond the largest becomes NaN.
+    whole = (rows * (most / peak)).clamp_(-most, most).to(torch.float8_e4m3fn)
+    return whole, peak / most
 
 
 def reward_head(

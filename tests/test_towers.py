@@ -139,7 +139,9 @@ def test_the_same_tower_serves_several_means_and_deviations() -> None:
         assert error(lean.encode(images, how), z) <= 2e-6
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp16", 2e-3), ("bf16", 1e-2), ("int8", 1e-2)])
+@pytest.mark.parametrize(
+    ("precision", "bound"), [("fp16", 2e-3), ("bf16", 1e-2), ("int8", 1e-2), ("fp8", 4e-2)]
+)
 @pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14-CLIPA", "ViT-B-32-quickgelu"])
 def test_short_formats_stay_close_to_float32(name: str, precision: str, bound: float) -> None:
     tower = vision_tower(name, 3, 56 if "14" in name else 128)

@@ -11,17 +11,12 @@ from torch import nn
 from torch.nn import functional
 
 from vlmrm_fast.kernels import ops
+from vlmrm_fast.kernels.reference import ACTIVATIONS
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 # weight (N, K), bias (N,) or None, activation -> a function (..., K) -> (..., N).
 LinearMaker = Callable[[torch.Tensor, "torch.Tensor | None", str], Linear]
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "none": lambda x: x,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-}
 # The same in oneDNN's words: name and algorithm.
 _FUSED = {
     "none": ("none", ""),
@@ -37,7 +32,7 @@ class PlainLinear:
     Args:
         weight: (N, K).
         bias: (N,), or None.
-        activation: key of `ACTIVATIONS`.
+        activation: key of `reference.ACTIVATIONS`.
     """
 
     def __init__(
@@ -60,7 +55,7 @@ class PackedLinear:
     Args:
         weight: (N, K) float32, or bfloat16 where `cpu_has_bf16`.
         bias: (N,), or None.
-        activation: key of `ACTIVATIONS`.
+        activation: key of `reference.ACTIVATIONS`.
     """
 
     def __init__(

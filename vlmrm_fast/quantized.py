@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from vlmrm_fast.layers import ACTIVATIONS, Linear, PlainLinear, can_pack
+from vlmrm_fast.kernels import ops
+from vlmrm_fast.kernels.reference import ACTIVATIONS
+from vlmrm_fast.layers import Linear, PlainLinear, can_pack
 
 
 def has_vnni() -> bool:
@@ -31,7 +33,7 @@ class Int8Linear:
     Args:
         weight: (N, K) float32 on a CPU for which `has_int8`.
         bias: (N,) or None.
-        activation: key of `layers.ACTIVATIONS`.
+        activation: key of `reference.ACTIVATIONS`.
     """
 
     def __init__(
@@ -68,44 +70,41 @@ def has_fp8(device: torch.device) -> bool:
 
 
 class Fp8Linear:
-    """y = activation(x W^T + b) with both factors in float8_e4m3fn; CUDA only.
+    """y = after(before(x) W^T + b) with both factors in float8_e4m3fn; CUDA only.
 
-    W has one scale a row and x one a token; the products are summed in float32.
+    W has one scale a row and x one a token; the products are summed in float32. `before` and the
+    rounding of x are one kernel.
 
     Args:
         weight: (N, K) bfloat16 on the device, N and K multiples of 16.
         bias: (N,) or None.
-        activation: key of `layers.ACTIVATIONS`.
+        after: key of `reference.ACTIVATIONS`.
+        before: likewise.
     """
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "none"
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        after: str = "none",
+        before: str = "none",
     ) -> None:
-        whole, self.scale = to_fp8(weight)
+        whole, scale = ops.quantize_rows(weight)
         self.weight = whole.t()  # columns first, as the tensor cores want the second factor
-        self.scale = self.scale.t().contiguous()
-        self.bias, self.activation = bias, ACTIVATIONS[activation]
+        self.scale = scale.t().contiguous()
+        self.bias, self.before, self.after = bias, before, ACTIVATIONS[after]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) bfloat16 of (..., K)."""
-        whole, scale = to_fp8(x.reshape(-1, x.shape[-1]))
+        whole, scale = ops.quantize_rows(x, self.before)
         out = torch._scaled_mm(
             whole, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias,
             out_dtype=torch.bfloat16, use_fast_accum=True,
         )  # fmt: skip
-        return self.activation(out).view(*x.shape[:-1], -1)
+        return self.after(out).view(*x.shape[:-1], -1)
 
 
 def fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> Linear:
     """Return an `Fp8Linear`, or a plain one where the tensor cores do not take the shape."""
     fits = all(size % 16 == 0 for size in weight.shape)
     return (Fp8Linear if fits else PlainLinear)(weight, bias, activation)
-
-
-def to_fp8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (M, K) rows in float8_e4m3fn and their scales (M, 1) in float32."""
-    most = torch.finfo(torch.float8_e4m3fn).max
-    scale = rows.abs().amax(1, keepdim=True).float().clamp_min_(1e-12) / most
-    # Without the clamp a value rounded up beyond the largest becomes NaN.
-    whole = (rows / scale).clamp_(-most, most).to(torch.float8_e4m3fn)
-    return whole, scale
