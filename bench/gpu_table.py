@@ -40,6 +40,11 @@ class Rows:
         return f"{gb_s / self.copy:.0%} of a copy's bandwidth" if self.copy else f"{gb_s:.0f} GB/s"
 
 
+def compiled(row: dict[str, Any]) -> str:
+    """Return the ratio to torch.compile, where that was measured."""
+    return f", {row['ratio_to_compile']:.2f}x compiled" if "ratio_to_compile" in row else ""
+
+
 def _preprocess(rows: Rows) -> None:
     for name, row in rows.figures("preprocess").items():
         what, measured = f"preprocess, {name}", f"{row['us_a_frame']:.2f} us a frame"
@@ -59,8 +64,8 @@ def _score(rows: Rows) -> None:
     for name, row in rows.figures("score").items():
         ratio = row["ratio_to_original_called"]
         measured = f"{row['ours_us']:.1f} us in a graph, {row['ours_call_us']:.1f} us called"
-        against = f"{ratio:.1f}x the D x D path, {row['ratio_to_eager']:.1f}x eager closed form, "
-        against += f"{row['ratio_to_compile']:.1f}x compiled"
+        against = f"{ratio:.1f}x the D x D path, {row['ratio_to_eager']:.1f}x eager closed form"
+        against += compiled(row)
         goal = next((("x", least) for key, least in goals.items() if name.startswith(key)), None)
         rows.add(f"score, {name}", measured, against, ratio, goal)
 
@@ -69,11 +74,18 @@ def _add_layernorm(rows: Rows) -> None:
     for name, row in rows.figures("add_layernorm").items():
         what, measured = f"add_layernorm, {name}", f"{row['ours_us']:.0f} us"
         ratio = row["ratio_to_eager"]
-        against = f"{ratio:.1f}x eager, {row['ratio_to_compile']:.2f}x compiled"
+        against = f"{ratio:.1f}x eager{compiled(row)}"
         rows.add(what, measured, against, ratio, ("x", 2.5))
         if rows.copy:
             share = row["gb_s"] / rows.copy
             rows.add(what, f"{row['gb_s']:.0f} GB/s", rows.share(row["gb_s"]), share, ("%", 0.75))
+
+
+def _quantize(rows: Rows) -> None:
+    for name, row in rows.figures("quantize").items():
+        measured = f"{row['ours_us']:.0f} us, {rows.share(row['gb_s'])}"
+        against = f"{row['ratio_to_eager']:.1f}x eager{compiled(row)}"
+        rows.add(f"quantize, {name}", measured, against, row["ratio_to_eager"], None)
 
 
 def _visibility(rows: Rows) -> None:
@@ -122,6 +134,18 @@ def _towers(rows: Rows) -> None:
             rows.add(what, rate, f"{ratio:.2f}x torch.compile(max-autotune)", ratio, ("x", 1.1))
 
 
+def _loops(rows: Rows) -> None:
+    for key, row in rows.figures("loop ViT-L-14").items():
+        what, share = f"ViT-L-14, {key}, whole loop, frames {row['how']}", row["share_of_tower"]
+        measured = f"{row['loop_frames_s']:,.0f} frames/s"
+        against = f"{share:.0%} of the tower alone ({row['tower_frames_s']:,.0f} frames/s)"
+        goal = ("%", 0.95) if key in {"B=32", "B=128"} else None
+        rows.add(what, measured, against, share, goal)
+        if "latency_ms" in row:
+            ratio, took = row["latency_ratio"], f"{row['latency_ms']:.2f} ms"
+            rows.add(f"ViT-L-14, {key}, latency", took, f"{ratio:.2f}x", ratio, ("x", 4))
+
+
 def gpu_table(results: dict[str, Any] | None) -> str:
     """Return the table of gpu.json, or that there is none yet.
 
@@ -131,7 +155,8 @@ def gpu_table(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"Kernels and towers on a GPU: {NOT_MEASURED}."
     rows = Rows(results)
-    for part in (_preprocess, _score, _add_layernorm, _visibility, _towers):
+    parts = (_preprocess, _score, _add_layernorm, _quantize, _visibility, _towers, _loops)
+    for part in parts:
         part(rows)
     table = ["| on a GPU | measured | against | goal |", "|---|---|---|---|", *rows.lines]
     machine = results["machine"]

@@ -97,22 +97,22 @@ def add_layernorm(
     return torch.ops.vlmrm_fast.add_layernorm(x, residual, weight, bias, eps)
 
 
-def quantize_rows(x: Tensor, activation: str = "none") -> tuple[Tensor, Tensor]:
-    """Round activated rows to 8-bit floats; see `reference.quantize_rows`.
+def quantize(x: Tensor, activation: str = "none") -> tuple[Tensor, Tensor]:
+    """Apply an activation and round rows to 8-bit floats; see `reference.quantize`.
 
     Returns:
-        (M, K) float8_e4m3fn and the rows' scales (M, 1) float32.
+        The rows, (M, K) float8_e4m3fn, and their scales, (M, 1) float32.
 
     Raises:
-        ValueError: a dtype or activation that cannot be used.
+        ValueError: another dtype or activation, or no columns.
     """
     _check_float("x", x.dtype)
-    if x.ndim < 1 or x.shape[-1] < 1:
-        raise ValueError(f"x must be (..., K), K at least 1, got {tuple(x.shape)}.")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x must be (..., K) with columns, got {tuple(x.shape)}.")
     if activation not in reference.ACTIVATIONS:
-        choices = ", ".join(sorted(reference.ACTIVATIONS))
-        raise ValueError(f"activation must be one of {choices}, got {activation!r}.")
-    return torch.ops.vlmrm_fast.quantize_rows(x, activation)
+        known = ", ".join(sorted(reference.ACTIVATIONS))
+        raise ValueError(f"activation must be one of {known}, got {activation!r}.")
+    return torch.ops.vlmrm_fast.quantize(x, activation)
 
 
 def reward_head(
@@ -263,10 +263,10 @@ def _fake_add_layernorm(
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=weight.dtype)
 
 
-def _fake_quantize_rows(x: Tensor, activation: str) -> tuple[Tensor, Tensor]:
-    count = x.numel() // x.shape[-1]
-    whole = x.new_empty(count, x.shape[-1], dtype=torch.float8_e4m3fn)
-    return whole, x.new_empty(count, 1, dtype=torch.float32)
+def _fake_quantize(x: Tensor, _: str) -> tuple[Tensor, Tensor]:
+    rows = x.reshape(-1, x.shape[-1])
+    scale = x.new_empty(rows.shape[0], 1, dtype=torch.float32)
+    return torch.empty_like(rows, dtype=torch.float8_e4m3fn).contiguous(), scale
 
 
 def _make_reward_head(home: Any) -> Callable[..., Tensor]:
@@ -293,11 +293,11 @@ _add_layernorm = _register(
     lambda home: home.add_layernorm,
     _fake_add_layernorm,
 )
-_quantize_rows = _register(
-    "quantize_rows",
+_quantize = _register(
+    "quantize",
     "(Tensor x, str activation) -> (Tensor, Tensor)",
-    lambda home: home.quantize_rows,
-    _fake_quantize_rows,
+    lambda home: home.quantize,
+    _fake_quantize,
 )
 _reward_head = _register(
     "reward_head",

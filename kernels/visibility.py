@@ -1,6 +1,6 @@
 """What each pixel of many worlds shows first, in one kernel: the first stage of a GPU renderer.
 
-Source: `reference.visibility`. One program draws a tile of pixels of one world; it passes over the
+Source: `raycast.visibility`. One program draws a tile of pixels of one world; it passes over the
 shapes whose bounding sphere misses the tile's cone of rays, and so casts at a few of them only.
 """
 
@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vlmrm_fast.kernels.reference import BOX, CAPSULE, PLANE, SPHERE, Shapes
+from vlmrm_fast.kernels.raycast import BOX, CAPSULE, PLANE, SPHERE, Shapes
 
 _TILE = 16
 
@@ -21,7 +21,7 @@ def visibility(
     shapes: Shapes, height: int, width: int, half_height: float, near: float = 0.0,
     far: float = math.inf,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Launch the kernel; arguments and result are those of `reference.visibility`."""
+    """Launch the kernel; arguments and result are those of `raycast.visibility`."""
     position, rotation = shapes.position.contiguous(), shapes.rotation.contiguous()
     worlds, count = position.shape[:2]
     depth = position.new_empty(worlds, height, width)

@@ -25,7 +25,15 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from vlmrm_fast.kernels import add_layernorm, preprocess, reference, score, visibility
+from vlmrm_fast.kernels import (
+    add_layernorm,
+    preprocess,
+    quantize,
+    raycast,
+    reference,
+    score,
+    visibility,
+)
 from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing
 
 FILE = Path(__file__).with_suffix(".json")
@@ -50,7 +58,7 @@ class Target:
         return GPUTarget("cuda", self.arch, 32)
 
 
-def cases() -> dict[str, Callable[[], Any]]:
+def cases(arch: int) -> dict[str, Callable[[], Any]]:
     """Launches at the shapes of CLIP's towers, by name."""
     half, size = torch.float16, 224
     how = Preprocessing(size, OPENAI_MEAN, OPENAI_STD)
@@ -63,7 +71,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         goal = torch.nn.functional.normalize(torch.ones(prompts, width), dim=-1)
         return reference.make_tasks(goal, None, torch.zeros(prompts)).to("cpu")
 
-    shapes = reference.Shapes(
+    shapes = raycast.Shapes(
         torch.zeros(20, dtype=torch.int32), torch.ones(20, 3), torch.zeros(2, 20, 3),
         torch.zeros(2, 20, 3, 3),
     )  # fmt: skip
@@ -73,6 +81,8 @@ def cases() -> dict[str, Callable[[], Any]]:
         "permute tokens": lambda: preprocess.preprocess(drawn, how, half, **tokens),
         "resize tokens": lambda: preprocess.preprocess(paper, how, half, **tokens),
         "resize compat nchw": lambda: preprocess.preprocess(paper, how.original(), half),
+        # 8-bit floats begin with sm_90.
+        **({} if arch < 90 else {"quantize gelu": lambda: quantize.quantize(rows, "gelu")}),
         "score 1": lambda: score.score(rows[:, 0], tasks(1)),
         "score 3": lambda: score.score(rows[:, 0], tasks(3)),
         "score 16": lambda: score.score(rows[:, 0], tasks(16)),
@@ -98,7 +108,7 @@ def compile_all(arch: int) -> dict[str, Any]:
     JITFunction.run = only_compile
     kernels = {}
     try:
-        for name, case in cases().items():
+        for name, case in cases(arch).items():
             compiled.clear()
             case()
             (kernels[name],) = compiled

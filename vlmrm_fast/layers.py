@@ -17,7 +17,7 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 # weight (N, K), bias (N,) or None, activation -> a function (..., K) -> (..., N).
 LinearMaker = Callable[[torch.Tensor, "torch.Tensor | None", str], Linear]
 
-# The same in oneDNN's words: name and algorithm.
+# `ACTIVATIONS` in oneDNN's words: name and algorithm.
 _FUSED = {
     "none": ("none", ""),
     "gelu": ("gelu", "none"),
@@ -32,7 +32,7 @@ class PlainLinear:
     Args:
         weight: (N, K).
         bias: (N,), or None.
-        activation: key of `reference.ACTIVATIONS`.
+        activation: key of `ACTIVATIONS`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class PackedLinear:
     Args:
         weight: (N, K) float32, or bfloat16 where `cpu_has_bf16`.
         bias: (N,), or None.
-        activation: key of `reference.ACTIVATIONS`.
+        activation: key of `ACTIVATIONS`.
     """
 
     def __init__(

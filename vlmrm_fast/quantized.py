@@ -9,8 +9,7 @@ from __future__ import annotations
 import torch
 
 from vlmrm_fast.kernels import ops
-from vlmrm_fast.kernels.reference import ACTIVATIONS
-from vlmrm_fast.layers import Linear, PlainLinear, can_pack
+from vlmrm_fast.layers import ACTIVATIONS, Linear, PlainLinear, can_pack
 
 
 def has_vnni() -> bool:
@@ -33,7 +32,7 @@ class Int8Linear:
     Args:
         weight: (N, K) float32 on a CPU for which `has_int8`.
         bias: (N,) or None.
-        activation: key of `reference.ACTIVATIONS`.
+        activation: key of `layers.ACTIVATIONS`.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Fp8Linear:
     Args:
         weight: (N, K) bfloat16 on the device, N and K multiples of 16.
         bias: (N,) or None.
-        after: key of `reference.ACTIVATIONS`.
+        after: key of `layers.ACTIVATIONS`.
         before: likewise.
     """
 
@@ -89,14 +88,14 @@ class Fp8Linear:
         after: str = "none",
         before: str = "none",
     ) -> None:
-        whole, scale = ops.quantize_rows(weight)
+        whole, scale = ops.quantize(weight)
         self.weight = whole.t()  # columns first, as the tensor cores want the second factor
         self.scale = scale.t().contiguous()
         self.bias, self.before, self.after = bias, before, ACTIVATIONS[after]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) bfloat16 of (..., K)."""
-        whole, scale = ops.quantize_rows(x, self.before)
+        whole, scale = ops.quantize(x, self.before)
         out = torch._scaled_mm(
             whole, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias,
             out_dtype=torch.bfloat16, use_fast_accum=True,

@@ -50,9 +50,10 @@ struct Caster {
 constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
-constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
-constexpr int kMaxFragments = kMaxSlots * 8 + kMaxLanes;  // room to write whole packets
-constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
+constexpr int kMaxSlots = 2048;  // pixels of each kind that are shaded together
+constexpr int kMaxFragments = kMaxSlots * 10 + kMaxLanes;  // room to write whole packets
+constexpr int kMaxPairs = kMaxSlots * 6;
+constexpr int kMaxRuns = kMaxSlots * 2;
 
 // Points that meshes may keep from one light.
 struct QueuedPoints {
@@ -88,6 +89,11 @@ struct SurfaceTable {
 // What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4), where
 // depth is zfar if there are none.
 using MeshSamples = SurfaceTable;
+
+// Entries of a table that belong to one geom.
+struct Run {
+  int32_t view, begin, count;
+};
 
 // Surfaces to be shaded at the centre of a slot's pixel, and how many of its four samples show them.
 struct FragmentTable {
@@ -158,16 +164,19 @@ struct Frame {
   std::vector<uint64_t> dirty;    // to be shaded
   std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
-  // Slots: pixels that need more than one surface. Tables of four a slot hold its sub-samples.
-  int num_slots = 0;
-  std::vector<int32_t> slot_x, slot_y, slot_smooth;
+  // Slots: pixels drawn one by one. The first kMaxSlots show several surfaces; tables of four a slot
+  // hold their sub-samples. The others show one, and its mirror image.
+  int num_slots = 0, num_smooth = 0;
+  std::vector<int32_t> slot_x, slot_y;
   std::vector<int32_t> slot_queued;  // number in the ShadowQueue, or -1
   SurfaceTable center, mirror_center;
   std::vector<float> sample_x, sample_y;
   SurfaceTable sample, mirror_sample;
   std::vector<uint64_t> accumulator;  // red, green and blue, 16 bits each
-  int num_pairs = 0;
-  std::vector<int32_t> pair_view, pair_slot, pair_sorted;
+  // Slots that may show a geom: runs in the order of discovery, then sorted by geom.
+  int num_pairs = 0, num_runs = 0;
+  std::vector<int32_t> pair_slot, pair_sorted;
+  std::vector<Run> run;
   FragmentTable fragment, sorted_fragment;
   std::vector<int32_t> bucket;
 };

@@ -205,8 +205,9 @@ inline int mixed_of(const Frame& f, const MeshSamples& samples, const std::vecto
   return mask;
 }
 
-// From this many pixels on, shading a packet is faster than queueing its pixels one by one.
-constexpr int kFew = kLanes / 8 + 1;
+// From this many pixels on, shading a packet is faster than queueing its pixels to be shaded in the
+// full packets of their geom (bench/test_render.py: 9 of 16 against 3 is 5 to 10 % of a still picture).
+constexpr int kFew = kLanes / 2 + 1;
 
 class Painter {
  public:
@@ -265,7 +266,7 @@ class Painter {
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
-    if (slots) resolve_.add_slots(row, col, slots, slots & ~edges);
+    if (slots) resolve_.add_slots(row, col, slots & edges, slots & ~edges);
   }
 
   // Writes the `todo` lanes of a packet of `count` pixels.

@@ -308,14 +308,15 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   near_mirror.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
-  for (auto* table : {&slot_x, &slot_y, &slot_smooth, &slot_queued}) table->resize(kMaxSlots);
+  for (auto* table : {&slot_x, &slot_y, &slot_queued}) table->resize(2 * kMaxSlots);
   for (auto* table : {&sample_x, &sample_y}) table->resize(4 * kMaxSlots);
   resize(&center, kMaxSlots);
   resize(&mirror_center, kMaxSlots);
   resize(&sample, 4 * kMaxSlots);
   resize(&mirror_sample, 4 * kMaxSlots);
-  accumulator.resize(kMaxSlots);
-  for (auto* table : {&pair_view, &pair_slot, &pair_sorted}) table->resize(kMaxPairs);
+  accumulator.resize(2 * kMaxSlots);
+  for (auto* table : {&pair_slot, &pair_sorted}) table->resize(kMaxPairs);
+  run.resize(kMaxRuns);
   for (auto* table : {&fragment, &sorted_fragment}) {
     table->depth.resize(kMaxFragments);
     for (auto* column : {&table->id, &table->slot, &table->weight}) column->resize(kMaxFragments);
