@@ -2,13 +2,16 @@
 
     python bench/gpu.py                 tests, then every phase, within eight minutes
     python bench/gpu.py --only score    one phase, without the tests; repeat for more
+    python bench/gpu.py --out FILE      figures to FILE instead of bench/results/gpu.json
     python bench/gpu.py --rehearse      every phase on the CPU, tiny, to see that it runs
 
 Any interpreter with torch >= 2.10, triton >= 3.6, numpy and pytest will do: the package need not
 be installed, and neither mujoco nor open_clip; parts that need them are skipped by name. Nothing
-is fetched. Each phase is a process of its own with a limit, so that one that fails (a fault in a
-kernel makes every later CUDA call of its process fail) costs its own figures only. Figures go to
-bench/results/gpu.json after every phase.
+is fetched. `make gpu VENV= PYTHON=python3 GPU_FLAGS="--out FILE"` takes python3 as it is.
+
+Each phase is a process of its own with a limit: one that fails (a fault in a kernel makes every
+later CUDA call of its process fail) costs its own figures only. Figures are written after every
+phase; a second run with --only replaces single phases in the same file.
 """
 
 from __future__ import annotations
@@ -36,13 +39,14 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "ViT-B-32": ("gpu_towers", "tower", {"name": "ViT-B-32", "batches": (8, 64, 512)}, 60),
     "loop ViT-L-14": ("gpu_loop", "loop", {"name": "ViT-L-14", "batches": (1, 16, 32, 128)}, 70),
     "tiles": ("gpu_kernels", "tiles", {}, 50),
-    "quantize": ("gpu_kernels", "quantize", {}, 50),
-    "visibility": ("gpu_kernels", "visibility", {}, 30),
-    "attention": ("gpu_kernels", "attention", {}, 30),
+    "compiled ViT-L-14": ("gpu_towers", "compiled", {"name": "ViT-L-14", "batch": 64}, 120),
     "ViT-bigG-14": ("gpu_towers", "tower", {"name": "ViT-bigG-14", "batches": (8, 64)}, 90),
     "ViT-H-14": ("gpu_towers", "tower", {"name": "ViT-H-14", "batches": (8, 64)}, 70),
+    "quantize": ("gpu_kernels", "quantize", {}, 40),
+    "attention": ("gpu_kernels", "attention", {}, 30),
+    "epilogue": ("gpu_kernels", "epilogue", {}, 30),
+    "visibility": ("gpu_kernels", "visibility", {}, 30),
     "compiled ViT-B-32": ("gpu_towers", "compiled", {"name": "ViT-B-32", "batch": 64}, 120),
-    "compiled ViT-L-14": ("gpu_towers", "compiled", {"name": "ViT-L-14", "batch": 64}, 150),
 }
 # One architecture stands for all: a rehearsal's tower is tiny.
 REHEARSED = [name for name in PHASES if "ViT" not in name or name.endswith("L-14")]

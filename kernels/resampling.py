@@ -71,8 +71,9 @@ def _band(
     end = torch.where(used.any(1), old - used.flip(1).int().argmax(1), 1)
     width = int((end - start).max())
     taps = -(-width // step) * step
-    index = start[:, None] + torch.arange(taps)
-    inside = (index < old) & (torch.arange(taps) < width)
+    offsets = torch.arange(taps, device="cpu")
+    index = start[:, None] + offsets
+    inside = (index < old) & (offsets < width)
     index = index.clamp_max(old - 1)[:, None].expand(tiles, tile, taps)
     weights = torch.where(inside[:, None], rows.gather(2, index), 0).reshape(-1, taps)
 
@@ -83,7 +84,7 @@ def _band(
 
 def _matrix(old: int, new: int, interpolation: str, antialias: bool) -> torch.Tensor:
     """Return the (new, old) float32 weights, read off ATen by resizing unit vectors."""
-    units = torch.eye(old).view(old, 1, 1, old)
+    units = torch.eye(old, dtype=torch.float32, device="cpu").view(old, 1, 1, old)
     rows = functional.interpolate(
         units, size=(1, new), mode=interpolation, align_corners=False, antialias=antialias
     )
