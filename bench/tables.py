@@ -241,7 +241,7 @@ def deferred_table(results: dict[str, Any]) -> str:
                 speed, ratio = f"{info['steps_per_second']:,.0f}", f"{info['ratio']:.2f}x"
                 against = f"{ratio} rewards at each step"
                 table.append(f"| {algorithm} | {threads} | {speed} | {against} |")
-    return "\n".join(table)
+    return "\n".join(table) if len(table) > 2 else ""
 
 
 def claim(results: dict[str, Any]) -> str:
@@ -287,7 +287,8 @@ def main() -> None:
     results = load("cpu.json")
     text = replace_block(text, "claim", claim(results))
     tables = f"{speed_table(results)}\n\n{towers_table(results)}\n\n{training_table(results)}"
-    tables += f"\n\n{deferred_table(results)}"
+    if deferred := deferred_table(results):
+        tables += f"\n\n{deferred}"
     text = replace_block(text, "table", tables)
     text = replace_block(text, "renderer", renderer_table(results))
     measured = RESULTS / "gpu.json"

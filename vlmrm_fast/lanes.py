@@ -277,7 +277,8 @@ class CudaLane:
             torch.cuda.stream(self._computing),
             torch.inference_mode(),
         ):
-            return torch.stack(list(claims)).cpu()
+            rows = claims[0][None] if len(claims) == 1 else torch.stack(list(claims))
+            return rows.cpu()
 
     def close(self) -> None:
         """As `Lane.close`."""

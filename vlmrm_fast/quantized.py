@@ -69,32 +69,38 @@ def has_fp8(device: torch.device) -> bool:
 
 
 class Fp8Linear:
-    """y = activation(x W^T + b) with both factors in float8_e4m3fn; CUDA only.
+    """y = after(before(x) W^T + b) with both factors in float8_e4m3fn; CUDA only.
 
-    W has one scale a row and x one a token; the products are summed in float32.
+    W has one scale a row and x one a token; the products are summed in float32. `before` and the
+    rounding of x are one kernel.
 
     Args:
         weight: (N, K) bfloat16 on the device, N and K multiples of 16.
         bias: (N,) or None.
-        activation: key of `layers.ACTIVATIONS`.
+        after: key of `layers.ACTIVATIONS`.
+        before: likewise.
     """
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str = "none"
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        after: str = "none",
+        before: str = "none",
     ) -> None:
-        whole, self.scale = ops.quantize(weight)
+        whole, scale = ops.quantize(weight)
         self.weight = whole.t()  # columns first, as the tensor cores want the second factor
-        self.scale = self.scale.t().contiguous()
-        self.bias, self.activation = bias, ACTIVATIONS[activation]
+        self.scale = scale.t().contiguous()
+        self.bias, self.before, self.after = bias, before, ACTIVATIONS[after]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., N) bfloat16 of (..., K)."""
-        whole, scale = ops.quantize(x)
+        whole, scale = ops.quantize(x, self.before)
         out = torch._scaled_mm(
             whole, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias,
             out_dtype=torch.bfloat16, use_fast_accum=True,
         )  # fmt: skip
-        return self.activation(out).view(*x.shape[:-1], -1)
+        return self.after(out).view(*x.shape[:-1], -1)
 
 
 def fp8_linear(weight: torch.Tensor, bias: torch.Tensor | None, activation: str) -> Linear:
