@@ -48,6 +48,8 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "visibility": ("gpu_kernels", "visibility", {}, 30),
     "compiled ViT-B-32": ("gpu_towers", "compiled", {"name": "ViT-B-32", "batch": 64}, 120),
 }
+# Their figures choose between ways of doing a thing; the table has no place for them.
+SHOWN = ("tiles", "attention", "epilogue")
 # One architecture stands for all: a rehearsal's tower is tiny.
 REHEARSED = [name for name in PHASES if "ViT" not in name or name.endswith("L-14")]
 KERNEL_TESTS = (
@@ -218,6 +220,9 @@ def run_all(arguments: argparse.Namespace, out: Path) -> int:
         results["machine"] = phase.pop("machine", results["machine"])
         results["phases"][name] = phase
         print(f"{name}: {phase['status']}, {phase.get('seconds', 0):.0f} s", flush=True)
+        if name in SHOWN:
+            for key, value in phase.get("figures", {}).items():
+                print(f"    {key}: {json.dumps(value)}", flush=True)
         if "error" in phase:
             print(phase["error"], flush=True)
         out.write_text(json.dumps(results, indent=1) + "\n")

@@ -114,7 +114,8 @@ def tiles(clock: Clock, small: bool) -> Result:
     sets = make_frames(clock, batch, side)
     options = {"layout": "tokens", "patch": 8 if small else 14, "raw": True}
     shapes = [
-        (32, 16, 16, 64, 1), (32, 16, 16, 64, 2), (16, 16, 16, 64, 1), (64, 16, 16, 64, 1),
+        (32, 16, 16, 64, 1), (32, 16, 16, 64, 1, 128), (32, 16, 16, 64, 1, 152),
+        (32, 16, 16, 64, 2), (16, 16, 16, 64, 1), (64, 16, 16, 64, 1),
         (64, 16, 16, 64, 2), (32, 16, 32, 64, 2), (32, 32, 16, 128, 2), (32, 32, 16, 64, 2),
         (64, 32, 16, 64, 4), (32, 64, 16, 64, 4),
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def tiles(clock: Clock, small: bool) -> Result:
             frames = sets[index % 4]
             return kernel.preprocess(frames, how, torch.float16, tile=tile, **options)
 
-        name = "rows {} columns {} steps {} {} warps {}".format(*shape)
+        name = "rows {} columns {} steps {} {} warps {} registers {}".format(*shape, "free")
         try:
             results[name] = {"us_a_frame": clock.graph(call) / batch * 1e6}
         except Exception as failure:  # a tile that does not fit is a result too

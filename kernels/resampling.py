@@ -46,12 +46,13 @@ def bands(
         device: where the tensors go.
 
     Returns:
-        The bands of rows and of columns; each covers S outputs.
+        The bands of rows and of columns; each covers S outputs. Weights of columns are ordered by
+        pixel modulo 4 within each step.
     """
     shape = scaled_shape(height, width, how)
     return (
         _band(height, shape[0], how, tile[0], step[0], device),
-        _band(width, shape[1], how, tile[1], step[1], device),
+        _by_phase(_band(width, shape[1], how, tile[1], step[1], device), step[1]),
     )
 
 
@@ -80,6 +81,15 @@ def _band(
     high = weights.half()
     low = (weights - high).half()
     return Band(start.int().to(device), high.to(device), low.to(device), width, first, last)
+
+
+def _by_phase(band: Band, step: int) -> Band:
+    """Reorder each step's weights: pixels 0, 4, 8 ..., then 1, 5, 9 ..., as words give them."""
+    high, low = (
+        part.view(len(part), -1, step // 4, 4).transpose(2, 3).reshape(part.shape)
+        for part in (band.high, band.low)
+    )
+    return band._replace(high=high, low=low)
 
 
 def _matrix(old: int, new: int, interpolation: str, antialias: bool) -> torch.Tensor:
