@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from gpu_table import gpu_table
 
+from vlmrm_fast.fidelity import GATES
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 EVALUATION = ROOT / "vlmrm_fast" / "assets" / "builtin" / "evaluation.json"
@@ -67,6 +69,52 @@ def speed_table(results: dict[str, Any]) -> str:
     table = ["| what | measured | against |", "|---|---|---|"]
     table += [f"| {what} | {rate} | {ratio} |" for what, rate, ratio in rows]
     return "\n".join([*table, "", machine_line(results)])
+
+
+def tower_rows(results: dict[str, Any]) -> list[Row]:
+    """Return the rows of image towers, preprocessing and many prompts on the CPU."""
+    rows = []
+    goals = {"fp32": {1: 1.07, 8: 1.15, 16: 1.15}, "int8": {1: 2.5, 8: 1.6, 16: 1.6}, "bf16": {}}
+    for precision, least in goals.items():
+        for batch in (1, 8, 16):
+            what = f"ViT-B-32 in {precision}, batch {batch}"
+            goal = f">= {least[batch]}x" if batch in least else None
+            info = look_up(results, f"test_tower[{batch}-{precision}]")
+            if info is None:
+                rows.append(Row(what, "not measured", "", goal, False))
+                continue
+            rate = f"{info['images_per_second']:,.1f} frames/s"
+            against = f"{info['ratio']:.2f}x open_clip in float32, cosine {info['cosine']:.6f}"
+            rows.append(Row(what, rate, against, goal, info["ratio"] >= least.get(batch, 0)))
+    for side in (480, 224):
+        info = find(results, f"test_cpu_preprocess[{side}]")
+        rate = f"{info['images_per_second']:,.0f} frames/s"
+        against = f"{info['ratio']:.1f}x open_clip's transform, within {info['levels']:.0f} level"
+        what = f"frames {side}x{side} to 224x224 pixels"
+        rows.append(Row(what, rate, against, ">= 2x", info["ratio"] >= 2))
+    info = find(results, "test_many_prompts")
+    took = f"{info['time_over_one']:.2f} of the time"
+    what = f"{info['prompts']} prompts, ViT-B-32, batch {info['batch']}"
+    rows.append(Row(what, took, "one prompt", "< 1.1", info["time_over_one"] < 1.1))
+    for task in ("cartpole-upright", "humanoid-kneeling"):
+        for precision in goals:
+            if (info := look_up(results, f"test_fidelity[{task}-{precision}]")) is None:
+                continue
+            error, least = GATES[precision]
+            what = f"builtin in {precision}, rewards of {task}"
+            took = f"error {info['max_error']:.1e}, Spearman {info['spearman']:.5f}"
+            gate = f"<= {error:.1e}, >= {least}"
+            rows.append(Row(what, took, "open_clip in float32", gate, info["passed"]))
+    return rows
+
+
+def towers_table(results: dict[str, Any]) -> str:
+    """Return the table of image towers on the CPU."""
+    table = ["| what | measured | against | goal |", "|---|---|---|---|"]
+    for row in tower_rows(results):
+        goal = "" if row.goal is None else row.goal if row.met else f"**{row.goal}: missed**"
+        table.append(f"| {row.what} | {row.measured} | {row.against} | {goal} |")
+    return "\n".join(table)
 
 
 def speed_rows(results: dict[str, Any]) -> list[Row]:
@@ -180,6 +228,22 @@ def training_table(results: dict[str, Any]) -> str:
     return "\n".join(table)
 
 
+def deferred_table(results: dict[str, Any]) -> str:
+    """Return the table of training with rewards that come later."""
+    table = [
+        "| `cartpole-upright`, rewards deferred | torch threads | env-steps/s | against |",
+        "|---|---|---|---|",
+    ]
+    for algorithm in ("PPO", "SAC"):
+        for threads in (1, 2):
+            info = look_up(results, f"test_deferred_training[{algorithm}-{threads}]")
+            if info is not None:
+                speed, ratio = f"{info['steps_per_second']:,.0f}", f"{info['ratio']:.2f}x"
+                against = f"{ratio} rewards at each step"
+                table.append(f"| {algorithm} | {threads} | {speed} | {against} |")
+    return "\n".join(table) if len(table) > 2 else ""
+
+
 def claim(results: dict[str, Any]) -> str:
     """Return the sentence of the first screen."""
     render = find(results, "test_ray[224-moving]")
@@ -222,7 +286,9 @@ def main() -> None:
     text = readme.read_text()
     results = load("cpu.json")
     text = replace_block(text, "claim", claim(results))
-    tables = f"{speed_table(results)}\n\n{training_table(results)}"
+    tables = f"{speed_table(results)}\n\n{towers_table(results)}\n\n{training_table(results)}"
+    if deferred := deferred_table(results):
+        tables += f"\n\n{deferred}"
     text = replace_block(text, "table", tables)
     text = replace_block(text, "renderer", renderer_table(results))
     measured = RESULTS / "gpu.json"

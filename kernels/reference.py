@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,6 +120,33 @@ def add_layernorm(
     width = (x.shape[-1],)
     y = functional.layer_norm(total.float(), width, weight.float(), bias.float(), eps)
     return total, y.to(weight.dtype).contiguous()
+
+
+FP8_MAX = torch.finfo(torch.float8_e4m3fn).max
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda x: x,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "silu": functional.silu,
+}
+
+
+def quantize(x: torch.Tensor, activation: str = "none") -> tuple[torch.Tensor, torch.Tensor]:
+    """Apply an activation and round rows to 8-bit floats: activation(x) = q scale + rounding.
+
+    Args:
+        x: (..., K) of any float dtype; only its last dimension must be dense.
+        activation: key of `ACTIVATIONS`, computed in float32.
+
+    Returns:
+        (M, K) float8_e4m3fn q whose largest magnitude a row is 448, and (M, 1) float32 scales;
+        M is the product of the leading dimensions.
+    """
+    rows = ACTIVATIONS[activation](x.reshape(-1, x.shape[-1]).float())
+    peak = rows.abs().amax(1, keepdim=True).clamp_min(1e-12)
+    # Without the clamp a value rounded up beyond the largest becomes NaN.
+    whole = (rows * (FP8_MAX / peak)).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return whole, peak / FP8_MAX
 
 
 def reward_head(
@@ -239,7 +267,7 @@ def _resize(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
         pixels = _resample(pixels, (height, width), how).round_().clamp_(0, 255)
     else:
         pixels = _resample(pixels, (height, width), how)
-    return _crop_or_pad(pixels, how)
+    return crop_or_pad(pixels, how)
 
 
 def _resample(pixels: torch.Tensor, shape: tuple[int, int], how: Preprocessing) -> torch.Tensor:
@@ -265,7 +293,7 @@ def scaled_shape(height: int, width: int, how: Preprocessing) -> tuple[int, int]
     return int(size * height / width), size
 
 
-def _crop_or_pad(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+def crop_or_pad(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
     """Crop or pad (B, 3, H, W) around its centre, rounding as torchvision and open_clip do."""
     size = how.size
     height, width = pixels.shape[-2:]

@@ -269,6 +269,30 @@ def test_an_unreachable_hub_gives_one_error_that_says_what_to_do(tmp_path: Path)
     assert done.stderr == ""
 
 
+FOLDER_TOKENIZER = """
+import sys, vlmrm_fast.clip as clip
+from huggingface_hub import constants
+import open_clip
+seen = []
+open_clip.get_tokenizer = lambda name: seen.append(constants.HF_HUB_OFFLINE) or 1 / 0
+for model in sys.argv[1:]:
+    try:
+        clip.load_tokenizer(clip.resolve_model(model))
+    except Exception as error:
+        assert "division" in str(error), error
+print(seen, constants.HF_HUB_OFFLINE)
+"""
+
+
+def test_a_folders_tokenizer_never_asks_the_hub(tmp_path: Path) -> None:
+    # No hub answers at this address: with a name whose tokenizer is part of open_clip nobody asks.
+    folder = untrained(tmp_path)
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", FOLDER_TOKENIZER, str(folder), "ViT-B-32/openai"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[True, False] False"
+
+
 def test_a_hub_that_refuses_connections_is_found_out_at_once() -> None:
     code = "from vlmrm_fast import hub; print(hub.hub_answers())"
     environment = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import pickle
 from typing import Any
 
@@ -121,11 +122,12 @@ class Seen(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self.infos: list[dict[str, Any]] = []
-        self.most = 0
+        self.most = self.longest = 0
 
     def _on_step(self) -> bool:
         self.infos += self.locals["infos"]
         if self.training_env.deferral is not None:
+            self.longest = max(self.longest, len(self.training_env.deferral.pending))
             self.most = max(self.most, self.training_env.deferral.scorer.in_flight)
         return True
 
@@ -170,6 +172,7 @@ def test_weights_are_those_of_rewards_at_each_step(shades: Shades, case: str) ->
         if "episode" in one:
             assert one["episode"]["r"] == other["episode"]["r"]
     assert 0 < seen_late.most <= 3
+    assert 0 < seen_late.longest <= 65
     assert seen_step.most == 0
 
 
@@ -468,11 +471,15 @@ def test_a_wrapper_that_changes_rewards_is_found_at_the_first_step(shades: Shade
             model.learn(100, callback=DeferredLabels())
 
 
-def test_on_a_cpu_auto_means_at_each_step(shades: Shades) -> None:
+@pytest.mark.parametrize(("cores", "deferred"), [(2, True), (1, False)])
+def test_on_a_cpu_auto_defers_where_a_core_is_idle(
+    shades: Shades, monkeypatch: pytest.MonkeyPatch, cores: int, deferred: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
     model = PPO("MlpPolicy", task_env(shades), device="cpu")
-    assert choose_labels("auto", model) == []
-    (labels,) = choose_labels("deferred", model)
-    assert isinstance(labels, DeferredLabels)
+    assert [type(item) for item in choose_labels("auto", model)] == [DeferredLabels] * deferred
+    assert [type(item) for item in choose_labels("deferred", model)] == [DeferredLabels]
+    assert choose_labels("step", model) == []
 
 
 @pytest.mark.gpu

@@ -34,11 +34,23 @@ def load_tokenizer(source: ModelSource) -> PromptTokenizer:
     """
     import open_clip
 
-    with clear_errors(source.model, "the tokenizer", source.local):
+    folder = source.name.startswith("local-dir:")
+    local = folder or not _hub_tokenizer(source.name)
+    with clear_errors(source.model, "the tokenizer", local, offline=folder):
         if source.name.startswith("hf-hub:"):
             # Without its configuration open_clip would fall back to another tokenizer.
             _download(source.name, CONFIG_FILE)
         return PromptTokenizer(open_clip.get_tokenizer(source.name))
+
+
+def _hub_tokenizer(name: str) -> bool:
+    """Tell whether open_clip fetches the tokenizer of a model from the hub."""
+    import open_clip
+
+    if name.startswith("hf-hub:") or "siglip" in name.lower():
+        return True
+    config = open_clip.get_model_config(name) or {}
+    return bool(config.get("text_cfg", {}).get("hf_tokenizer_name"))
 
 
 class LoadedModel:

@@ -148,7 +148,7 @@ class TrainConfig:
     device: str = "auto"
     """Device of policy and reward: auto, cpu, cuda or cuda:N."""
     labels: Literal["auto", "step", "deferred"] = "auto"
-    """Rewards come with each step, or later while simulation goes on; auto: later on a GPU."""
+    """Rewards come with each step, or later while simulation goes on; auto picks by device."""
     num_threads: int = 0
     """Threads of simulation and drawing; 0: one per CPU core."""
     run_dir: str | None = None

@@ -30,7 +30,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def clear_errors(model: str, what: str, local: bool) -> Iterator[None]:
+def clear_errors(model: str, what: str, local: bool, *, offline: bool = False) -> Iterator[None]:
     """Turn whatever open_clip and the hub raise into one ModelError that says what to do.
 
     Also silences their remarks on the root logger, and where the hub cannot be reached uses its
@@ -40,6 +40,7 @@ def clear_errors(model: str, what: str, local: bool) -> Iterator[None]:
         model: what the user wrote.
         what: is loaded, for example "the tokenizer".
         local: whether it is read from disk.
+        offline: whether everything is on disk: the hub is not even asked for newer files.
 
     Yields:
         Nothing.
@@ -48,7 +49,7 @@ def clear_errors(model: str, what: str, local: bool) -> Iterator[None]:
         ModelError: the block raised.
     """
     try:
-        with _quiet_log(), _cache_only(not local and not hub_answers()):
+        with _quiet_log(), _cache_only(offline or not (local or hub_answers())):
             yield
     except ModelError:
         raise

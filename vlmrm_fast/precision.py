@@ -17,6 +17,8 @@ DTYPES = {
     "int8": torch.float32,
     "fp8": torch.bfloat16,  # torch's scaled products with one scale a row give nothing else
 }
+# The precision whose products keep a dtype as it is.
+EXACT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _REASONS = {
     "fp16": "Towers in fp16 run at a fraction of the speed there.",
     "bf16": "This CPU has no instructions for bf16: it would run at a fraction of the speed.",

@@ -14,7 +14,7 @@ from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.inputs import borrowable, check_frames, choose_device, numbered
 from vlmrm_fast.kernels import ops, reference
-from vlmrm_fast.lanes import CpuLane, CudaLane, Lane
+from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
 from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
 from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
@@ -80,6 +80,7 @@ class VLMReward:
         source = clip.resolve_model(model)
         clip.load_tokenizer(source).check(self.goal + self.baseline)
         self._model = clip.load_model(source, chosen, precision, engine)
+        self._replicas: list[clip.LoadedModel] = []  # on other devices, for `scorer`
         self.compat = bool(compat)
         self.batch_size = batch_size or (_GPU_BATCH if chosen.type == "cuda" else _CPU_BATCH)
         self._set_tasks()
@@ -171,7 +172,8 @@ class VLMReward:
         num_slots: int = 3,
         *,
         devices: Sequence[str] | None = None,
-        background: bool = True,
+        background: bool | None = None,
+        prompts: PromptSet | None = None,
     ) -> Scorer:
         """Return a pipeline that scores frames while the next ones are made.
 
@@ -182,7 +184,9 @@ class VLMReward:
             num_slots: submissions whose frames can wait at once, at least 3.
             devices: one replica of the model for each, rows of a submission split among them;
                 None: this reward's device, which for "cuda" without a number is every GPU.
-            background: on a CPU, whether a thread scores while the caller goes on.
+            background: on a CPU, whether a thread scores while the caller goes on; None: where
+                torch leaves a core idle.
+            prompts: score these, from `prompt_set`, in place of this reward's own.
 
         Returns:
             The scorer; close it when done.
@@ -199,31 +203,43 @@ class VLMReward:
         if any(device.type != own.type for device in wanted):
             got = ", ".join(map(str, wanted))
             raise ArgumentError(f"devices must be of the reward's kind, {own.type}, got {got}.")
-        # This model serves its own device, once; every other lane has one to itself.
-        first = wanted.index(own) if own in wanted else -1
-        replicas = [self if i == first else self._replica(d) for i, d in enumerate(wanted)]
+        background = has_idle_core() if background is None else background
+        replicas = [self._on(model, prompts) for model in self._models_on(wanted)]
         return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
 
-    def _replica(self, device: torch.device) -> VLMReward:
-        """Return this reward with a model of its own on `device`."""
+    def _models_on(self, devices: Sequence[torch.device]) -> list[clip.LoadedModel]:
+        """Return a model for each device: this one's own for one of them, each loaded once."""
+        own, free, found = self._model, [self._model, *self._replicas], []
+        for device in devices:
+            model = next((m for m in free if numbered(m.device) == device), None)
+            if model is None:
+                model = clip.load_model(own.source, device, own.precision, own.wanted_engine)
+                self._replicas.append(model)
+            else:
+                free.remove(model)
+            found.append(model)
+        return found
+
+    def _on(self, model: clip.LoadedModel, prompts: PromptSet | None) -> VLMReward:
+        """Return this reward with another copy of its model, perhaps for other prompts."""
+        if model is self._model and prompts is None:
+            return self
         other = copy.copy(self)
-        other._model = clip.load_model(
-            self._model.source, device, self._model.precision, self._model.wanted_engine
-        )
-        other._tasks = self._tasks.to(device)
+        tasks = self._tasks if prompts is None else prompts.tasks
+        other._model, other._tasks = model, tasks.to(model.device)
         return other
 
     def _lane(self, num_slots: int, background: bool) -> Lane:
         """Return what scores frames on this reward's device."""
         if self.device.type == "cpu":
             return CpuLane(self._rewards, background=background)
-        how, device = self._how(), numbered(self.device)
-        model, tasks = self._model, self._tasks
+        how, tower, tasks = self._how(), self._model.tower, self._tasks
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
-            return reference.score(model.embed_images(frames, how), tasks)
+            # Embeddings of any length: `score` divides by it.
+            return ops.score(tower.encode(frames, how), tasks)
 
-        return CudaLane(encode, device, self.batch_size, num_slots)
+        return CudaLane(encode, numbered(self.device), self.batch_size, num_slots)
 
     def score_many(self, frames: np.ndarray | torch.Tensor, prompts: PromptSet) -> np.ndarray:
         """Return P rewards of each frame; each is encoded once, whatever P.
@@ -326,7 +342,7 @@ class VLMReward:
     @torch.inference_mode()
     def _rewards(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return (B, P) float32 rewards of frames, on the device."""
-        return reference.score(self._embed(frames), self._tasks)
+        return ops.score(self._embed(frames), self._tasks)
 
     @torch.inference_mode()
     def _score(self, z: torch.Tensor) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vlmrm_fast.kernels import ops
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.layers import Linear, PlainLinear
+from vlmrm_fast.pixels import prepare
 from vlmrm_fast.precision import DTYPES, linear_maker
 from vlmrm_fast.resnet import LeanResNet, is_clip_resnet
 from vlmrm_fast.vit import LeanViT, is_lean_vit
@@ -58,7 +58,7 @@ class PixelTower:
     @torch.inference_mode()
     def encode(self, frames: torch.Tensor, how: Preprocessing) -> torch.Tensor:
         """Return (B, D) embeddings; see `ImageTower`."""
-        out = self.forward(ops.preprocess(frames, how, self.dtype))
+        out = self.forward(prepare(frames, how, self.dtype))
         return out[0] if isinstance(out, tuple) else out
 
 

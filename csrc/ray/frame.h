@@ -50,9 +50,10 @@ struct Caster {
 constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
 constexpr int kMaxLights = 32;
-constexpr int kMaxSlots = 2048;  // pixels shaded together before their accumulators are flushed
-constexpr int kMaxFragments = kMaxSlots * 8 + kMaxLanes;  // room to write whole packets
-constexpr int kMaxPairs = kMaxSlots * 18 + kMaxLanes;
+constexpr int kMaxSlots = 2048;  // pixels of each kind that are shaded together
+constexpr int kMaxFragments = kMaxSlots * 10 + kMaxLanes;  // room to write whole packets
+constexpr int kMaxPairs = kMaxSlots * 6;
+constexpr int kMaxRuns = kMaxSlots * 2;
 
 // Points that meshes may keep from one light.
 struct QueuedPoints {
@@ -89,6 +90,11 @@ struct SurfaceTable {
 // depth is zfar if there are none.
 using MeshSamples = SurfaceTable;
 
+// Entries of a table that belong to one geom.
+struct Run {
+  int32_t view, begin, count;
+};
+
 // Surfaces to be shaded at the centre of a slot's pixel, and how many of its four samples show them.
 struct FragmentTable {
   int count = 0;
@@ -117,6 +123,11 @@ struct Frame {
   std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   MeshSamples samples, mirror_samples;     // likewise
   std::vector<float> screen;   // places of one mesh's vertices in the picture
+  // Colours of vertices that were lit ahead, and where those of each view begin.
+  std::vector<float> lit;
+  std::vector<size_t> lit_at;
+  std::vector<int32_t> corners_seen;
+  size_t num_lit = 0;
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
   std::vector<int32_t> order;
   std::vector<ViewLight> light, mirror_light;
@@ -127,6 +138,7 @@ struct Frame {
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
   std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  bool queues;  // some light has such casters
   ShadowQueue queue;
   std::vector<std::vector<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
@@ -153,17 +165,21 @@ struct Frame {
   int words;
   std::vector<uint64_t> touched;  // shows another surface than the background
   std::vector<uint64_t> dirty;    // to be shaded
+  std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
-  // Slots: pixels that need more than one surface. Tables of four a slot hold its sub-samples.
-  int num_slots = 0;
-  std::vector<int32_t> slot_x, slot_y, slot_smooth;
+  // Slots: pixels drawn one by one. The first kMaxSlots show several surfaces; tables of four a slot
+  // hold their sub-samples. The others show one, and its mirror image.
+  int num_slots = 0, num_smooth = 0;
+  std::vector<int32_t> slot_x, slot_y;
   std::vector<int32_t> slot_queued;  // number in the ShadowQueue, or -1
   SurfaceTable center, mirror_center;
   std::vector<float> sample_x, sample_y;
   SurfaceTable sample, mirror_sample;
   std::vector<uint64_t> accumulator;  // red, green and blue, 16 bits each
-  int num_pairs = 0;
-  std::vector<int32_t> pair_view, pair_slot, pair_sorted;
+  // Slots that may show a geom: runs in the order of discovery, then sorted by geom.
+  int num_pairs = 0, num_runs = 0;
+  std::vector<int32_t> pair_slot, pair_sorted;
+  std::vector<Run> run;
   FragmentTable fragment, sorted_fragment;
   std::vector<int32_t> bucket;
 };

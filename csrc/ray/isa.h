@@ -104,6 +104,10 @@ VLMRM_INLINE RawInt raw_min(RawInt a, RawInt b) {
   return reinterpret_cast<RawInt>(
       _mm512_min_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
 }
+VLMRM_INLINE RawInt raw_max(RawInt a, RawInt b) {
+  return reinterpret_cast<RawInt>(
+      _mm512_max_epi32(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)));
+}
 VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) {
   return _mm512_fmadd_ps(a, b, c);
 }
@@ -117,9 +121,17 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       _mm512_i32gather_epi32(reinterpret_cast<__m512i>(index), base, 4));
 }
 
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  return reinterpret_cast<RawInt>(
+      _mm512_permutexvar_epi32(reinterpret_cast<__m512i>(index), _mm512_loadu_si512(table)));
+}
 VLMRM_INLINE void raw_append(LooseNumber* out, RawMask m, RawInt a) {
   // Not straight to memory, which takes more than a hundred cycles on Zen 4.
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(m, reinterpret_cast<__m512i>(a)));
+}
+VLMRM_INLINE void raw_store_first(int32_t* out, RawInt a, int count) {
+  const auto first = static_cast<__mmask16>((1 << count) - 1);
+  _mm512_mask_storeu_epi32(out, first, reinterpret_cast<__m512i>(a));
 }
 VLMRM_INLINE RawInt raw_ranks(RawMask m) {
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -179,6 +191,14 @@ VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
       reinterpret_cast<const int*>(base), reinterpret_cast<__m256i>(index), 4));
 }
 
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  auto half = [&](const int32_t* p) __attribute__((always_inline)) {
+    return _mm256_castsi256_ps(_mm256_permutevar8x32_epi32(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), reinterpret_cast<__m256i>(index)));
+  };
+  const __m256 upper = _mm256_castsi256_ps(reinterpret_cast<__m256i>(index << 28));
+  return reinterpret_cast<RawInt>(_mm256_blendv_ps(half(table), half(table + 8), upper));
+}
 VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) {
   const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   const __m256i order = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
@@ -281,6 +301,7 @@ VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
 
 VLMRM_INLINE RawInt raw_select(RawMask m, RawInt a, RawInt b) { return (m & a) | (~m & b); }
 VLMRM_INLINE RawInt raw_min(RawInt a, RawInt b) { return a < b ? a : b; }
+VLMRM_INLINE RawInt raw_max(RawInt a, RawInt b) { return a > b ? a : b; }
 #if !defined(__AVX2__)
 VLMRM_INLINE RawInt raw_gather(const uint32_t* base, RawInt index) {
   RawInt r;
@@ -314,8 +335,12 @@ VLMRM_INLINE float raw_smallest(RawFloat a) {
 }
 #endif
 
-// What comes in fours is laid side by side in wider vectors.
 #if !defined(__AVX2__)
+// table[index], of 16 numbers.
+VLMRM_INLINE RawInt raw_look_up(const int32_t* table, RawInt index) {
+  return raw_gather(reinterpret_cast<const uint32_t*>(table), index);
+}
+// What comes in fours is laid side by side in wider vectors.
 VLMRM_INLINE RawInt raw_each_four_times(const LooseNumber* p) { return *p - RawInt{}; }
 VLMRM_INLINE RawInt raw_join(Four a) { return a; }
 #endif
@@ -333,6 +358,12 @@ VLMRM_INLINE void raw_append(LooseNumber* out, RawMask m, RawInt a) {
   int32_t all[kLanes];
   std::memcpy(all, &a, sizeof all);
   for (int rest = raw_bits(m); rest; rest &= rest - 1) *out++ = all[__builtin_ctz(rest)];
+}
+// Writes the first lanes and nothing beyond.
+VLMRM_INLINE void raw_store_first(int32_t* out, RawInt a, int count) {
+  int32_t all[kLanes];
+  std::memcpy(all, &a, sizeof all);
+  for (int i = 0; i < count; ++i) out[i] = all[i];
 }
 // How many lanes of the mask come before each of them; 0 elsewhere.
 VLMRM_INLINE RawInt raw_ranks(RawMask m) {

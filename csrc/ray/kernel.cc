@@ -106,6 +106,28 @@ void clear(const Scene& scene, Frame* f, MeshSamples* samples) {
   std::fill(samples->depth.begin() + 4 * first, samples->depth.begin() + 4 * end, scene.zfar);
 }
 
+// Lists the pixels that may show a mirror image: those that show the mirror, and their neighbours.
+void mark_mirror(Frame* f) {
+  std::fill(f->near_mirror.begin(), f->near_mirror.end(), 0);
+  for (int row = first_row(*f); row < last_row(*f); ++row) {
+    uint64_t before = 0;  // the last bit of the word before
+    for (int w = 0; w < f->words; ++w) {
+      uint64_t shown = 0;
+      for (int col = 64 * w; col < std::min(64 * w + 64, f->pitch); col += kLanes) {
+        const vi id = load(f->id.data() + row * f->pitch + col);
+        const int lanes = bits((id >> 3) == splat(f->reflective));
+        shown |= static_cast<uint64_t>(static_cast<uint32_t>(lanes)) << (col & 63);
+      }
+      for (int to = std::max(row - 1, 0); to < std::min(row + 2, f->height); ++to) {
+        uint64_t* words = &f->near_mirror[static_cast<size_t>(to) * f->words];
+        words[w] |= shown | shown << 1 | shown >> 1 | before;
+        if (w > 0) words[w - 1] |= shown << 63;
+      }
+      before = shown >> 63;
+    }
+  }
+}
+
 // Finds the surface that each pixel shows: of all geoms, or of the moving ones over a background.
 void rasterize(const Scene& scene, Frame* f) {
   const int n = static_cast<int>(scene.geoms.size());
@@ -136,6 +158,7 @@ void rasterize(const Scene& scene, Frame* f) {
     rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
+  mark_mirror(f);
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
     if (!shows(i - n, g)) continue;
@@ -182,8 +205,9 @@ inline int mixed_of(const Frame& f, const MeshSamples& samples, const std::vecto
   return mask;
 }
 
-// From this many pixels on, shading a packet is faster than queueing its pixels one by one.
-constexpr int kFew = kLanes / 8 + 1;
+// From this many pixels on, shading a packet is faster than queueing its pixels to be shaded in the
+// full packets of their geom (bench/test_render.py: 9 of 16 against 3 is 5 to 10 % of a still picture).
+constexpr int kFew = kLanes / 2 + 1;
 
 class Painter {
  public:
@@ -192,6 +216,9 @@ class Painter {
 
   void paint() {
     clear_queue(scene_, &f_);
+    std::fill(f_.lit_at.begin(), f_.lit_at.end(), kUnlit);
+    std::fill(f_.corners_seen.begin(), f_.corners_seen.end(), 0);
+    f_.num_lit = 0;
     for (int row = f_.row_begin; row < f_.row_end; ++row) {
       if (f_.background) {
         for_each_packet(&f_.dirty[static_cast<size_t>(row) * f_.words], f_.words,
@@ -239,7 +266,7 @@ class Painter {
       }
     }
     if (slots != todo) write(rgb_ + 3 * (static_cast<size_t>(row) * f_.width + col), rgb, count, todo);
-    if (slots) resolve_.add_slots(row, col, slots, slots & ~edges);
+    if (slots) resolve_.add_slots(row, col, slots & edges, slots & ~edges);
   }
 
   // Writes the `todo` lanes of a packet of `count` pixels.
@@ -269,13 +296,13 @@ class Painter {
     return select(in, load(p), splat(p[one]));
   }
 
-  // Leaves pixels to the end of the picture. A mesh is no mirror: they show nothing else.
-  void queue_packet(const Color& c, int row, int col, int group) {
-    int32_t pixel[kLanes], weight[kLanes];
-    int32_t some = 0;
+  // Leaves pixels to the end of the picture: their surface `c`, and what it mirrors.
+  void queue_packet(const Color& c, vi mirrored, int row, int col, int group) {
+    int32_t pixel[kLanes], weight[kLanes], rgb[kLanes], some = 0;
+    store(rgb, mirrored);
     for (int i = 0; i < kLanes; ++i) {
       const bool wanted = group >> i & 1;
-      if (wanted) some = queue_pixel(&f_.queue, row * f_.width + col + i);
+      if (wanted) some = queue_pixel(&f_.queue, row * f_.width + col + i, 4 * spread(rgb[i]));
       pixel[i] = some;
       weight[i] = wanted ? 4 : 0;
     }
@@ -284,34 +311,30 @@ class Painter {
 
   // The lanes `in`, of which `one` is one and `group` are wanted, as 0xBBGGRR.
   vi shade_surface(int row, int col, int one, int group, int32_t id, int32_t reflected, vm in) {
-    const int at = row * f_.pitch + col;
+    const int at = row * f_.pitch + col, view = id >> 3;
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
     q.active = in;
-    Color c;
-    if (id < 0) {
-      c = shade_sky(scene_, f_, q.x, q.y);
-    } else {
-      q.t = only(in, f_.depth.data() + at, one);
-      q.face = splat(int32_t{id & 7});
-      if (f_.view[id >> 3].type == kMesh) {
-        q.prim = only(in, f_.prim.data() + at, one);
-        q.queue = &f_.queue;
-      }
-      const size_t queued = f_.queue.num_points;
-      c = f_.view[id >> 3].type == kPlane ? shade_plane(scene_, f_, id >> 3, q)
-                                          : shade_any(scene_, f_, id >> 3, q);
-      if (f_.queue.num_points != queued) queue_packet(c, row, col, group);
-      if (reflected >= 0) {
-        q.t = only(in, f_.mirror_depth.data() + at, one);
-        q.face = splat(int32_t{reflected & 7});
-        if (f_.view[reflected >> 3].type == kMesh) q.prim = only(in, f_.mirror_prim.data() + at, one);
-        Color r = shade_any(scene_, f_, reflected >> 3, q);
-        c = {limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)};
-      }
-    }
-    return c.r | c.g << 8 | c.b << 16;
+    if (id < 0) return pack_bytes(shade_sky(scene_, f_, q.x, q.y));
+    q.t = only(in, f_.depth.data() + at, one);
+    q.face = splat(int32_t{id & 7});
+    if (f_.view[view].type == kMesh) q.prim = only(in, f_.prim.data() + at, one);
+    q.queue = queue_for(&f_, view);
+    const size_t queued = f_.queue.num_points;
+    const Color c = f_.view[view].type == kPlane ? shade_plane(scene_, f_, view, q)
+                                                 : shade_any(scene_, f_, view, q);
+    const Color r = reflected >= 0 ? shade_reflected(at, one, reflected, in, q) : Color{{}, {}, {}};
+    if (f_.queue.num_points != queued) queue_packet(c, pack_bytes(r), row, col, group);
+    return pack_bytes({limit_byte(c.r + r.r), limit_byte(c.g + r.g), limit_byte(c.b + r.b)});
+  }
+
+  Color shade_reflected(int at, int one, int32_t reflected, vm in, Points q) {
+    q.t = only(in, f_.mirror_depth.data() + at, one);
+    q.face = splat(int32_t{reflected & 7});
+    if (f_.view[reflected >> 3].type == kMesh) q.prim = only(in, f_.mirror_prim.data() + at, one);
+    q.queue = nullptr;
+    return shade_any(scene_, f_, reflected >> 3, q);
   }
 
   const Scene& scene_;

@@ -24,6 +24,8 @@ namespace VLMRM_ISA {
 constexpr float kSnap = 256;  // steps a pixel that vertices are rounded to, as in OpenGL drivers
 constexpr int kWide = 16;     // pixels from which on each row's part of a triangle is sought
 
+constexpr int kAhead = 8;     // pixels whose tables are fetched before they are needed
+
 // Of a plane at which the mirrored scene begins: what lies behind it is less near.
 struct MirrorLimit {
   float at, along_x, along_y;
@@ -54,6 +56,11 @@ class MeshRaster {
   }
 
  private:
+  // A pixel's place in the tables and in bitmaps.
+  struct Place {
+    int at, bit;
+  };
+
   VLMRM_INLINE v3 to_eye(v3 local) const { return to_camera(g_, local) + splat3(g_.center); }
 
   VLMRM_INLINE v3 to_picture(v3 p) const {
@@ -136,64 +143,87 @@ class MeshRaster {
     if (!lanes) return;
     outline(c, &o);
     cover_small(lanes, &o);
-    for (; lanes; lanes &= lanes - 1) {
-      const int i = __builtin_ctz(lanes), prim = first + (only < 0 ? i : only);
-      if (o.small >> i & 1) {
-        for (int block = 0; block < 4; ++block) {
-          if (o.cover[block][i]) fill_block(o, i, block, prim);
-        }
-      } else {
-        fill(o, i, prim);
-      }
+    if (lanes & o.small) fill_small(o, lanes & o.small, first, only);
+    for (lanes &= ~o.small; lanes; lanes &= lanes - 1) {
+      const int i = __builtin_ctz(lanes);
+      fill(o, i, first + (only < 0 ? i : only));
     }
   }
 
-  // A small triangle's part of 2 x 2 pixels.
-  void fill_block(const Outlines& o, int i, int block, int prim) {
-    const int left = static_cast<int>(o.left[i]) + 2 * (block % 2);
-    const int top = static_cast<int>(o.top[i]) + 2 * (block / 2), cover = o.cover[block][i];
-    for (int pixel = 0; pixel < 4; ++pixel) {
-      const int samples = cover >> 4 * pixel & 15, center = cover >> (kCenterBits + pixel) & 1;
-      const int row = top + pixel / 2, col = left + pixel % 2;
-      const bool inside = row >= first_ && row <= last_ && col >= g_.x0 && col < g_.x1;
-      if (!(samples | center) || !inside) continue;
-      if (samples && !f_.probe) fill_samples(o, i, samples, row, col, prim);
-      if (center) fill_center(o, i, row, col, prim);
+  // Small triangles: lists the pixels that each covers, then goes through them without branches.
+  void fill_small(const Outlines& o, int lanes, int first, int only) {
+    const vi column = truncate(load(o.left)), row = truncate(load(o.top));
+    const vi low = splat(int32_t{15});
+    int32_t item[17 * kLanes], at[kLanes], bit[kLanes];
+    store(at, row * splat(int32_t{f_.pitch}) + column);
+    store(bit, row * splat(int32_t{64 * f_.words}) + column);
+    int count = 0;
+    for (int k = 0; k < 16; ++k) {
+      const int block = k / 4, pixel = k % 4;
+      const vi cover = load(o.cover[block]);
+      const vi samples = cover >> 4 * pixel & low;
+      const vi bits5 = samples | ((cover >> (kCenterBits + pixel) & splat(int32_t{1})) << 4);
+      const vi x = column + splat(column_of(k)), y = row + splat(row_of(k));
+      const vm in = mask_of(lanes) & (bits5 > vi{}) & (y >= splat(int32_t{first_})) &
+                    (y <= splat(int32_t{last_})) & (x >= splat(g_.x0)) & (x < splat(g_.x1));
+      append(item + count, in, lane_number() | splat(int32_t{k << 4}) | bits5 << 8);
+      count += __builtin_popcount(bits(in));
+    }
+    auto place = [&](int k) {
+      const int part = item[k] >> 4 & 15;
+      return at[item[k] & 15] + row_of(part) * f_.pitch + column_of(part);
+    };
+    for (int k = 0; k < count; ++k) {
+      const size_t next = 4 * static_cast<size_t>(place(std::min(k + kAhead, count - 1)));
+      __builtin_prefetch(samples_->depth.data() + next);
+      __builtin_prefetch(samples_->id.data() + next);
+      __builtin_prefetch(samples_->prim.data() + next);
+      const int i = item[k] & 15, part = item[k] >> 4 & 15, prim = first + (only < 0 ? i : only);
+      const int dx = column_of(part), dy = row_of(part);
+      const Place to = {place(k), bit[i] + dy * 64 * f_.words + dx};
+      const float x = o.left[i] + dx, y = o.top[i] + dy;
+      if (g_.mirrored && !shows_mirror(to.bit)) continue;
+      fill_samples(o, i, item[k] >> 8 & 15, x, y, to, prim);
+      if (item[k] >> 12) fill_center(o, i, x, y, to, prim);
     }
   }
 
-  VLMRM_INLINE void fill_samples(const Outlines& o, int i, int samples, int row, int col, int prim) {
-    const size_t at = 4 * (static_cast<size_t>(row) * f_.pitch + col);
+  // Of the k-th pixel of 2 x 2 blocks of 2 x 2.
+  static int column_of(int k) { return (k >> 1 & 2) | (k & 1); }
+  static int row_of(int k) { return (k >> 2 & 2) | (k >> 1 & 1); }
+
+  VLMRM_INLINE void fill_samples(const Outlines& o, int i, int samples, float col, float row,
+                                 Place to, int prim) {
+    const size_t at = 4 * static_cast<size_t>(to.at);
     float* depth = samples_->depth.data() + at;
-    int32_t* id = samples_->id.data() + at;
-    const FourFloats x = load_four(kSampleX) + static_cast<float>(col);
-    const FourFloats y = load_four(kSampleY) + static_cast<float>(row);
+    int32_t *id = samples_->id.data() + at, *prims = samples_->prim.data() + at;
+    const FourFloats x = load_four(kSampleX) + col, y = load_four(kSampleY) + row;
     FourFloats near = o.near0[i] + (x - o.x0[i]) * o.near_x[i] + (y - o.y0[i]) * o.near_y[i];
     near = near < o.farthest[i] ? FourFloats{} + o.farthest[i] : near;
     near = near > o.nearest[i] ? FourFloats{} + o.nearest[i] : near;
     const FourFloats t = f_.orthographic ? -near : 1.0f / near, old = load_four(depth);
-    const Four bit = {1, 2, 4, 8}, old_id = load_four(id);
+    const Four bit = {1, 2, 4, 8}, old_id = load_four(id), old_prim = load_four(prims);
     Four wins = (bit & samples) != 0;
     wins &= t > scene_.znear;
-    wins &= (t < old) | ((t == old) & (old_id < 8 * view_ + 8));
+    wins &= (t < old) | ((t == old) & ((old_id < 8 * view_) |
+                                       ((old_id == 8 * view_) & (old_prim < prim))));
     if (g_.mirrored) wins &= near < limit_.at + x * limit_.along_x + y * limit_.along_y;
-    if (!bits_of(wins)) return;
     put_four(depth, wins, t);
     put_four(id, wins, Four{} + 8 * view_);
-    put_four(samples_->prim.data() + at, wins, Four{} + prim);
-    if (f_.background) touch_pixel(row, col);
+    put_four(prims, wins, Four{} + prim);
+    if (f_.background && bits_of(wins)) touch_pixel(to.bit);
   }
 
-  VLMRM_INLINE void fill_center(const Outlines& o, int i, int row, int col, int prim) {
-    const float x = static_cast<float>(col), y = static_cast<float>(row);
+  VLMRM_INLINE void fill_center(const Outlines& o, int i, float x, float y, Place to, int prim) {
+    const int at = to.at;
     float near = o.near0[i] + (x - o.x0[i]) * o.near_x[i] + (y - o.y0[i]) * o.near_y[i];
     near = std::min(std::max(near, o.farthest[i]), o.nearest[i]);
-    const size_t at = static_cast<size_t>(row) * f_.pitch + col;
     const float t = f_.orthographic ? -near : 1 / near, old = depth_[at];
-    if (!(t > scene_.znear && (t < old || (t == old && id_[at] < 8 * view_ + 8)))) return;
+    const bool later = id_[at] < 8 * view_ || (id_[at] == 8 * view_ && prim_[at] < prim);
+    if (!(t > scene_.znear && (t < old || (t == old && later)))) return;
     if (g_.mirrored && !(f_.id[at] >> 3 == f_.reflective && t > f_.depth[at])) return;
     depth_[at] = t, id_[at] = 8 * view_, prim_[at] = prim;
-    if (f_.background) touch_center(row, col);
+    if (f_.background) touch_center(to);
   }
 
   void fill(const Outlines& o, int i, int prim) {
@@ -243,29 +273,31 @@ class MeshRaster {
       if (!any(in)) continue;
       vf near = fma(px - splat(o.x0[i]), splat(o.near_x[i]), start);
       near = min(max(near, splat(o.farthest[i])), splat(o.nearest[i]));
+      const Place to = {row * f_.pitch + col, row * 64 * f_.words + col};
       if (kSamples) {
-        keep_samples(in, near, px, y, row, col, prim);
+        keep_samples(in, near, px, y, to, prim);
       } else {
-        keep_centers(in, near, row, col, prim);
+        keep_centers(in, near, to, prim);
       }
     }
   }
 
   VLMRM_INLINE vf depth_of(vf near) const { return f_.orthographic ? -near : splat(1.0f) / near; }
 
-  // Of surfaces at one depth the last of the last geom shows.
-  VLMRM_INLINE vm wins(vf t, vf old, vi old_id) const {
-    return (t > splat(scene_.znear)) &
-           ((t < old) | ((t == old) & (old_id < splat(int32_t{8 * view_ + 8}))));
+  // Of surfaces at one depth the last triangle of the last geom shows, whatever the order of calls.
+  VLMRM_INLINE vm wins(vf t, vf old, vi old_id, vi old_prim, int prim) const {
+    const vi id = splat(int32_t{8 * view_});
+    const vm later = (old_id < id) | ((old_id == id) & (old_prim < splat(int32_t{prim})));
+    return (t > splat(scene_.znear)) & ((t < old) | ((t == old) & later));
   }
 
-  VLMRM_INLINE void keep_samples(vm in, vf near, vf x, vf y, int row, int col, int prim) {
-    const size_t at = 4 * (static_cast<size_t>(row) * f_.pitch + col);
+  VLMRM_INLINE void keep_samples(vm in, vf near, vf x, vf y, Place to, int prim) {
+    const size_t at = 4 * static_cast<size_t>(to.at);
     float* depth = samples_->depth.data() + at;
-    int32_t* id = samples_->id.data() + at;
+    int32_t *id = samples_->id.data() + at, *prims = samples_->prim.data() + at;
     const vf t = depth_of(near), old = load(depth);
-    const vi old_id = load(id);
-    in &= wins(t, old, old_id);
+    const vi old_id = load(id), old_prim = load(prims);
+    in &= wins(t, old, old_id, old_prim, prim);
     if (g_.mirrored) {
       in &= near < fma(x, splat(limit_.along_x), fma(y, splat(limit_.along_y), splat(limit_.at)));
     }
@@ -273,19 +305,18 @@ class MeshRaster {
     if (!won) return;
     store(depth, select(in, t, old));
     store(id, select(in, splat(int32_t{8 * view_}), old_id));
-    int32_t* prims = samples_->prim.data() + at;
-    store(prims, select(in, splat(int32_t{prim}), load(prims)));
+    store(prims, select(in, splat(int32_t{prim}), old_prim));
     if (!f_.background) return;
     for (int k = 0; k < kLanes / 4; ++k) {
-      if (won >> 4 * k & 15) touch_pixel(row, col + k);
+      if (won >> 4 * k & 15) touch_pixel(to.bit + k);
     }
   }
 
-  VLMRM_INLINE void keep_centers(vm in, vf near, int row, int col, int prim) {
-    const size_t at = static_cast<size_t>(row) * f_.pitch + col;
+  VLMRM_INLINE void keep_centers(vm in, vf near, Place to, int prim) {
+    const int at = to.at;
     const vf t = depth_of(near), old = load(depth_ + at);
-    const vi old_id = load(id_ + at);
-    in &= wins(t, old, old_id);
+    const vi old_id = load(id_ + at), old_prim = load(prim_ + at);
+    in &= wins(t, old, old_id, old_prim, prim);
     if (g_.mirrored) {
       in &= ((load(f_.id.data() + at) >> 3) == splat(int32_t{f_.reflective})) &
             (t > load(f_.depth.data() + at));
@@ -294,25 +325,24 @@ class MeshRaster {
     if (!won) return;
     store(depth_ + at, select(in, t, old));
     store(id_ + at, select(in, splat(int32_t{8 * view_}), old_id));
-    store(prim_ + at, select(in, splat(int32_t{prim}), load(prim_ + at)));
+    store(prim_ + at, select(in, splat(int32_t{prim}), old_prim));
     if (!f_.background) return;
     for (; won; won &= won - 1) {
-      touch_center(row, col + __builtin_ctz(won));
+      const int k = __builtin_ctz(won);
+      touch_center({at + k, to.bit + k});
     }
   }
 
-  void touch_center(int row, int col) {
-    touch_pixel(row, col);
+  void touch_center(Place to) {
+    touch_pixel(to.bit);
     if (g_.mirrored || !f_.mirror) return;
     // What covers the mirror takes away what the background shows in it.
-    const size_t at = static_cast<size_t>(row) * f_.pitch + col;
-    f_.mirror_depth[at] = scene_.zfar;
-    f_.mirror_id[at] = -1;
+    f_.mirror_depth[to.at] = scene_.zfar;
+    f_.mirror_id[to.at] = -1;
   }
 
-  void touch_pixel(int row, int col) {
-    f_.touched[static_cast<size_t>(row) * f_.words + (col >> 6)] |= uint64_t{1} << (col & 63);
-  }
+  void touch_pixel(int bit) { f_.touched[bit >> 6] |= uint64_t{1} << (bit & 63); }
+  bool shows_mirror(int bit) const { return f_.near_mirror[bit >> 6] >> (bit & 63) & 1; }
 
   // A plane n . p = d is at the nearness that is linear over the picture.
   void place_limit() {

@@ -27,16 +27,18 @@ class Resolve {
  public:
   Resolve(const Scene& scene, Frame* frame, uint8_t* rgb)
       : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())),
-        has_meshes_(!frame->prim.empty()), queue_(frame) {}
+        has_meshes_(!frame->prim.empty()),
+        has_prims_(has_meshes_ || frame->facets), queue_(frame) {}
 
-  // Queues the pixels `lanes` of a packet; `smooth` ones show only their centre's surfaces.
-  void add_slots(int row, int col, int lanes, int smooth) {
+  // Queues pixels of a packet: those whose samples may differ, and those that show their centre.
+  void add_slots(int row, int col, int mixed, int smooth) {
     if (queue_.is_full()) flush();
-    queue_.add(row, col, lanes, smooth);
+    if (mixed) queue_.add_mixed(row, col, mixed);
+    if (smooth) queue_.add_smooth(row, col, smooth);
   }
 
   void flush() {
-    if (f_.num_slots == 0) return;
+    if (queue_.is_empty()) return;
     place_samples();
     if (f_.facets && scene_.lathe.slices > 0) {
       sample_pairs<true>();
@@ -71,7 +73,7 @@ class Resolve {
   void clear(SurfaceTable* samples, int k, vf depth) {
     store(samples->depth.data() + k, depth);
     store(samples->id.data() + k, splat(int32_t{-1}));
-    store(samples->prim.data() + k, vi{});
+    if (has_prims_) store(samples->prim.data() + k, vi{});
   }
 
   // Gives a packet of samples the triangles that cover them, where allowed and behind `front`.
@@ -98,16 +100,16 @@ class Resolve {
     }
   }
 
-  // Fills `bucket`: the k-th starts at bucket[k], once `place` has been called for all of `keys`.
-  template <class F>
-  void sort_by(const int32_t* keys, int count, int num_keys, F&& place) {
-    int32_t* start = f_.bucket.data();
-    std::fill(start, start + num_keys + 1, 0);
-    for (int i = 0; i < count; ++i) ++start[keys[i] + 1];
-    for (int k = 0; k < num_keys; ++k) start[k + 1] += start[k];
-    for (int i = 0; i < count; ++i) place(i, start[keys[i]]++);
-    for (int k = num_keys; k > 0; --k) start[k] = start[k - 1];
-    start[0] = 0;
+  // Counting sort: bucket[k + 1] holds how many things have key k, then where the next of them goes,
+  // and in the end where those of key k + 1 begin.
+  int32_t* clear_buckets(int num_keys) {
+    std::fill_n(f_.bucket.begin(), num_keys + 1, 0);
+    return f_.bucket.data() + 1;
+  }
+  int32_t* start_buckets(int num_keys) {
+    int32_t* bucket = f_.bucket.data();
+    for (int k = 0, sum = 0; k <= num_keys; ++k) sum += bucket[k], bucket[k] = sum - bucket[k];
+    return bucket + 1;
   }
 
   template <bool kFacets>
@@ -124,13 +126,22 @@ class Resolve {
     }
   };
 
+  // Brings the runs of each geom together.
+  void sort_pairs() {
+    int32_t* count = clear_buckets(num_views_);
+    const Run* const end = f_.run.data() + f_.num_runs;
+    for (const Run* r = f_.run.data(); r < end; ++r) count[r->view] += r->count;
+    int32_t* next = start_buckets(num_views_);
+    for (const Run* r = f_.run.data(); r < end; ++r) {
+      store_first(&f_.pair_sorted[next[r->view]], load(&f_.pair_slot[r->begin]), r->count);
+      next[r->view] += r->count;
+    }
+  }
+
   // One copy of each case: the search for facets would take registers from the other.
   template <bool kFacets>
   __attribute__((noinline)) void sample_pairs() {
-    const int32_t* slot = f_.pair_slot.data();
-    int32_t* sorted = f_.pair_sorted.data();
-    sort_by(f_.pair_view.data(), f_.num_pairs, num_views_,
-            [=](int from, int to) { sorted[to] = slot[from]; });
+    sort_pairs();
     for (int v = 0; v < num_views_; ++v) {
       if (2 * v == num_views_ && f_.mirror && has_meshes_) take_mirrored_triangles();
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
@@ -172,12 +183,11 @@ class Resolve {
     };
     keep(to->depth.data(), h.t);
     keep(to->id.data(), h.face + splat(int32_t{view * 8}));
-    keep(to->prim.data(), h.prim);
+    if (has_prims_) keep(to->prim.data(), h.prim);
   }
 
   // One fragment per distinct surface among the samples of a slot.
   void make_fragments() {
-    f_.fragment.count = 0;
     for (int s = 0; s < f_.num_slots; s += kSlots) {
       add_fragments(s, f_.sample, f_.center, true);
       if (f_.mirror) add_fragments(s, f_.mirror_sample, f_.mirror_center, false);
@@ -187,19 +197,19 @@ class Resolve {
   // Those of slots s to s + kSlots - 1; mirror images have no sky.
   VLMRM_INLINE void add_fragments(int s, const SurfaceTable& sample, const SurfaceTable& center,
                                   bool sky) {
-    const vm smooth = each_four_times(f_.slot_smooth.data() + s) != vi{};
-    const vi center_id = each_four_times(center.id.data() + s);
-    const vi id = select(smooth, center_id, load(sample.id.data() + 4 * s));
+    const vi id = load(sample.id.data() + 4 * s), center_id = each_four_times(center.id.data() + s);
     vm shown = first_lanes(4 * (f_.num_slots - s));
     if (!sky) shown &= id >= vi{};
     if (!any(shown)) return;
     // Which of the samples 1, 2 and 3 further on show the same surface, and whether the centre does.
     vm same[3] = {turn<1>(id) == id, turn<2>(id) == id, turn<3>(id) == id};
     vm centered = id == center_id;
-    const vi center_prim = each_four_times(center.prim.data() + s);
-    const vi prim = select(smooth, center_prim, load(sample.prim.data() + 4 * s));
-    same[0] &= turn<1>(prim) == prim, same[1] &= turn<2>(prim) == prim;
-    same[2] &= turn<3>(prim) == prim, centered &= prim == center_prim;
+    vi prim = vi{};
+    if (has_prims_) {
+      prim = load(sample.prim.data() + 4 * s);
+      same[0] &= turn<1>(prim) == prim, same[1] &= turn<2>(prim) == prim;
+      same[2] &= turn<3>(prim) == prim, centered &= prim == each_four_times(center.prim.data() + s);
+    }
     const vi at = lane_number() & splat(int32_t{3}), one = splat(int32_t{1});
     shown &= ~((same[2] & (at > vi{})) | (same[1] & (at > one)) | (same[0] & (at > one + one)));
     const vi weight = one + (same[0] & one) + (same[1] & one) + (same[2] & one);
@@ -210,27 +220,38 @@ class Resolve {
                                               load(sample.depth.data() + 4 * s)));
     append(to.weight.data() + n, shown, weight + (~centered & splat(int32_t{kBeside})));
     append(to.slot.data() + n, shown, splat(int32_t{s}) + (lane_number() >> 2));
-    append(to.prim.data() + n, shown, prim);
+    if (has_prims_) append(to.prim.data() + n, shown, prim);
     to.count += __builtin_popcount(bits(shown));
+  }
+
+  void sort_fragments() {
+    const FragmentTable& from = f_.fragment;
+    FragmentTable& to = f_.sorted_fragment;
+    const int keys = 2 * (num_views_ + 1);
+    auto key = [&](int i) {
+      const int facet = has_prims_ ? from.prim[i] >> kFacetShift : 0;
+      return 2 * ((from.id[i] >> 3) + 1) + facet;  // the sky's view is -1
+    };
+    int32_t* count = clear_buckets(keys);
+    for (int i = 0; i < from.count; ++i) ++count[key(i)];
+    int32_t* next = start_buckets(keys);
+    for (int i = 0; i < from.count; ++i) {
+      const int k = next[key(i)]++;
+      to.id[k] = from.id[i], to.depth[k] = from.depth[i];
+      to.slot[k] = from.slot[i], to.weight[k] = from.weight[i];
+      if (has_prims_) to.prim[k] = from.prim[i];
+    }
   }
 
   // Shades them sorted by geom, facets after the rest of it; the first two buckets are the sky.
   void shade_fragments() {
-    const FragmentTable& from = f_.fragment;
-    FragmentTable& to = f_.sorted_fragment;
-    int32_t* view = f_.pair_view.data();  // free by now
-    for (int i = 0; i < from.count; i += kLanes) {
-      const vi facet = (load(from.prim.data() + i) >> kFacetShift) & splat(int32_t{1});
-      store(view + i, (((load(from.id.data() + i) >> 3) + splat(int32_t{1})) << 1) + facet);
-    }
-    const int buckets = 2 * (num_views_ + 1);
-    sort_by(view, from.count, buckets, [&](int i, int k) {
-      to.id[k] = from.id[i], to.depth[k] = from.depth[i];
-      to.slot[k] = from.slot[i], to.weight[k] = from.weight[i];
-      to.prim[k] = from.prim[i];
-    });
+    sort_fragments();
     std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
-    for (int v = 0; v < buckets; ++v) {
+    std::fill_n(f_.accumulator.begin() + kMaxSlots, f_.num_smooth, uint64_t{0});
+    for (int v = 0; v < 2 * (num_views_ + 1); ++v) {
+      if (v > 1 && f_.view[(v >> 1) - 1].type == kMesh && f_.bucket[v] < f_.bucket[v + 1]) {
+        light_ahead(scene_, &f_, (v >> 1) - 1, 3 * (f_.bucket[v + 1] - f_.bucket[v]));
+      }
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
         const int count = std::min(kLanes, f_.bucket[v + 1] - k);
         if (v & 1) {
@@ -256,7 +277,7 @@ class Resolve {
     q.y = splat(f_.top) - to_float(gather(f_.slot_y.data(), slot)) * splat(f_.step_y);
     q.t = take(from.depth);
     q.face = id & splat(int32_t{7});
-    q.prim = take(from.prim);
+    q.prim = has_prims_ ? take(from.prim) : vi{};
     q.active = all_lanes();
     if (view >= 0 && f_.view[view].type == kPlane) {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
@@ -264,7 +285,8 @@ class Resolve {
     FacetPoint point;
     if (kFacets) point = place_facet(scene_, f_, f_.view[view], &q);
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
-    if (view >= 0 && f_.view[view].type == kMesh) q.queue = &f_.queue, q.active = in;
+    q.queue = queue_for(&f_, view);
+    if (q.queue) q.active = in;
     const size_t queued = f_.queue.num_points;
     const Color c = kFacets    ? shade_facets(scene_, f_, view, q, point)
                     : view < 0 ? shade_sky(scene_, f_, q.x, q.y)
@@ -304,7 +326,7 @@ class Resolve {
     for (int i = 0; i < count; ++i) {
       const int s = from.slot[begin + i];
       int32_t* number = &f_.slot_queued[s];
-      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s]);
+      if (*number < 0) *number = queue_pixel(&f_.queue, f_.slot_y[s] * f_.width + f_.slot_x[s], 0);
       pixel[i] = *number;
       weight[i] = from.weight[begin + i] & (kBeside - 1);
     }
@@ -312,14 +334,17 @@ class Resolve {
   }
 
   void write_pixels() {
-    for (int s = 0; s < f_.num_slots; ++s) {
-      if (f_.slot_queued[s] >= 0) {
-        f_.queue.sum[f_.slot_queued[s]] = f_.accumulator[s];
-        continue;
-      }
-      write_quarter(f_.accumulator[s],
-                    rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]));
+    for (int s = 0; s < f_.num_slots; ++s) write_pixel(s);
+    for (int s = 0; s < f_.num_smooth; ++s) write_pixel(kMaxSlots + s);
+  }
+
+  void write_pixel(int s) {
+    if (f_.slot_queued[s] >= 0) {
+      f_.queue.sum[f_.slot_queued[s]] = f_.accumulator[s];
+      return;
     }
+    write_quarter(f_.accumulator[s],
+                  rgb_ + 3 * (static_cast<size_t>(f_.slot_y[s]) * f_.width + f_.slot_x[s]));
   }
 
   const Scene& scene_;
@@ -327,6 +352,7 @@ class Resolve {
   uint8_t* rgb_;
   int num_views_;
   bool has_meshes_;
+  bool has_prims_;  // of triangles or facets
   SlotQueue queue_;
 };
 

@@ -39,16 +39,23 @@ struct TextureLevel {
   int32_t offset;         // first texel of the level
 };
 
+// The same numbers of all levels side by side, for look-ups by packets.
+struct LevelTable {
+  int32_t width[kMaxLevels], height[kMaxLevels];
+  int32_t stride[kMaxLevels], face_stride[kMaxLevels], offset[kMaxLevels];
+};
+
 struct Texture {
   bool cube = false;
   int32_t num_levels = 0;
   TextureLevel level[kMaxLevels];
+  LevelTable table;  // by pack_columns
   // A texel and the one below it, so that 16 bytes hold the four that a bilinear tap blends: bytes
   // r, r below, g, g below, b, b below, 0, 0, each minus 128.
   std::vector<uint64_t> columns;
 };
 
-// Fills `columns` from 0xXXBBGGRR texels that lie as the levels, already filled, say.
+// Fills `columns` and `table` from 0xXXBBGGRR texels that lie as `level`, already filled, says.
 void pack_columns(const uint32_t* texels, size_t count, Texture* texture);
 
 struct Geom {

@@ -306,9 +306,10 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   words = (pitch + 63) / 64;
   touched.resize(static_cast<size_t>(words) * h);
   dirty.resize(touched.size());
+  near_mirror.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
-  for (auto* table : {&slot_x, &slot_y, &slot_smooth, &slot_queued}) table->resize(kMaxSlots);
+  for (auto* table : {&slot_x, &slot_y, &slot_queued}) table->resize(2 * kMaxSlots);
   for (auto* table : {&sample_x, &sample_y}) table->resize(4 * kMaxSlots);
   resize(&center, kMaxSlots);
   resize(&mirror_center, kMaxSlots);
@@ -317,8 +318,9 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   for (auto* table : {&center, &mirror_center, &sample, &mirror_sample}) {
     table->prim.resize(table->id.size());
   }
-  accumulator.resize(kMaxSlots);
-  for (auto* table : {&pair_view, &pair_slot, &pair_sorted}) table->resize(kMaxPairs);
+  accumulator.resize(2 * kMaxSlots);
+  for (auto* table : {&pair_slot, &pair_sorted}) table->resize(kMaxPairs);
+  run.resize(kMaxRuns);
   for (auto* table : {&fragment, &sorted_fragment}) {
     table->depth.resize(kMaxFragments);
     for (auto* column : {&table->id, &table->prim, &table->slot, &table->weight}) {
@@ -347,6 +349,8 @@ void Frame::fit(const Scene& scene) {
   // Grown only, so that a list which comes and goes allocates once.
   if (bucket.empty() || order.size() < n) {
     view.resize(2 * n);
+    lit_at.resize(2 * n);
+    corners_seen.resize(2 * n);
     order.resize(n);
     transparent.resize(n);
     bucket.resize(4 * n + 4);

@@ -7,6 +7,7 @@
 #include "ray/frame.h"
 #include "ray/intersect.h"
 #include "ray/shadow.h"
+#include "ray/shadow_queue.h"
 #include "ray/simd.h"
 #include "ray/sky.h"
 #include "ray/texture.h"
@@ -16,13 +17,15 @@ namespace VLMRM_ISA {
 
 constexpr float kTurn = 6.28318530717959f;
 
+VLMRM_INLINE v3 clamp01(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
+
 // The points to shade: eye rays (x, y, -1), the depth along them, the face that was hit.
 struct Points {
   vf x, y, t;
   vi face;
   vi prim;  // triangle, if the geom is a mesh
   vm active;
-  ShadowQueue* queue = nullptr;  // takes points that meshes may darken, if the geom is one
+  ShadowQueue* queue = nullptr;  // takes points that meshes may darken
 };
 
 VLMRM_INLINE vf atan2(vf y, vf x) {
@@ -374,6 +377,18 @@ VLMRM_INLINE void add_pass(const Scene& scene, v3 c, v3 tex, vf depth, const flo
   out->b += byte(c.z);
 }
 
+// The pass of light `index`, of colour c, where it reaches `todo` lanes for sure; points that a mesh
+// may darken are queued.
+__attribute__((noinline)) static void add_queued(const Scene& scene, const Frame& f, int index,
+                                                 int view, v3 p, v3 n, vm todo, v3 c, v3 tex,
+                                                 const Points& q, Color* out) {
+  const float black[3] = {0, 0, 0};
+  Color delta = {vi{}, vi{}, vi{}};
+  add_pass(scene, c, tex, q.t, black, &delta);
+  const vm lit = light_reaches(scene, f, index, view, p, n, todo, delta, q.queue) | ~todo;
+  *out = {out->r + (lit & delta.r), out->g + (lit & delta.g), out->b + (lit & delta.b)};
+}
+
 // The colour that MuJoCo's passes leave on a surface: unshadowed lights first, then one additive
 // pass per shadow light, each clamped to 8 bits. Mirrored and transparent surfaces take all lights in
 // one pass.
@@ -419,6 +434,10 @@ VLMRM_INLINE Color shade(const Scene& scene, const Frame& f, int view, const Poi
     v3 c = share(i);
     vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
     if (!any(todo)) continue;
+    if (q.queue) {
+      add_queued(scene, f, i, view, p, n, todo, c, tex, q, &out);
+      continue;
+    }
     vm shadow = in_shadow(scene, f, i, view, p, n, todo);
     add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
   }

@@ -60,6 +60,53 @@ VLMRM_INLINE v3 facet_texture(const Scene& scene, const Frame& f, const Geom& ge
                                       cube_vector(geom, g, step.y, true, local.z)), &g.level_guess);
 }
 
+// Camera-space corners, with what does not depend on the light.
+struct LitCorners {
+  v3 p[3], n[3], to_eye[3];
+};
+
+VLMRM_INLINE v3 limited(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
+
+// Colours are limited at the corners, then interpolated.
+VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
+  return limited(c[0]) * t.w0 + limited(c[1]) * t.w1 + limited(c[2]) * t.w2;
+}
+
+// The same passes as `shade`, of points p with texture colours.
+VLMRM_INLINE Color blend_passes(const Scene& scene, const Frame& f, int view, const Points& q,
+                                const Triangle& t, const LitCorners& lit, v3 tex, v3 p) {
+  const ViewGeom& g = f.view[view];
+  const Geom& geom = scene.geoms[g.geom];
+  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
+  const float base = (geom.emission + scene.global_ambient) * dim;
+  const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
+  v3 sum[3] = {glow, glow, glow};
+  const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
+  const int num_lights = static_cast<int>(scene.lights.size());
+  const bool one_pass = g.mirrored || g.transparent;
+  auto share = [&](int i, int k) {
+    return light_share(scene.lights[i], lights[i], geom, dim, lit.p[k], lit.n[k], lit.to_eye[k]);
+  };
+  for (int i = 0; i < num_lights; ++i) {
+    if (scene.lights[i].shadow && !one_pass) continue;
+    for (int k = 0; k < 3; ++k) sum[k] = sum[k] + share(i, k);
+  }
+  Color out = {vi{}, vi{}, vi{}};
+  add_pass(scene, blend_corners(t, sum), tex, q.t, scene.fog_rgb, &out);
+  if (one_pass) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
+  for (int i = 0; i < num_lights; ++i) {
+    if (!scene.lights[i].shadow) continue;
+    const v3 corners[3] = {share(i, 0), share(i, 1), share(i, 2)};
+    const v3 c = blend_corners(t, corners);
+    const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    if (!any(todo)) continue;
+    const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo, ShadowOf::kFacet);
+    add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
+  }
+  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
+}
+
 // Where the eye ray meets the plane of a facet.
 struct FacetPoint {
   FacetCorners corners;
@@ -74,7 +121,11 @@ __attribute__((noinline)) static FacetPoint place_facet(const Scene& scene, cons
   at.corners = facet_corners(scene, g, q->prim);
   const v3* p = at.corners.p;
   at.t.corner = p[0], at.t.e1 = p[1] - p[0], at.t.e2 = p[2] - p[0];
-  set_plane(&at.t);
+  Triangle& t = at.t;
+  t.normal = cross(t.e1, t.e2);
+  const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
+  t.grad1 = cross(t.e2, t.normal) * area;
+  t.grad2 = cross(t.normal, t.e1) * area;
   const v3 from = to_local(g, eye_point(f, q->x, q->y, vf{})) + splat3(g.eye);
   q->t = plane_depth(at.t, from, to_local(g, eye_direction(f, q->x, q->y)), q->t);
   at.local = to_local(g, eye_point(f, q->x, q->y, q->t)) + splat3(g.eye);

@@ -5,8 +5,8 @@
 #ifndef VLMRM_RAY_SHADE_MESH_H_
 #define VLMRM_RAY_SHADE_MESH_H_
 
+#include "ray/light_mesh.h"
 #include "ray/shade.h"
-#include "ray/shadow_queue.h"
 
 namespace vlmrm {
 namespace VLMRM_ISA {
@@ -19,30 +19,19 @@ struct Triangle {
   vf w0, w1, w2;     // of the corners
 };
 
-// Three rows of the mesh's vertices.
-VLMRM_INLINE v3 gather3(const Mesh& mesh, int row, vi index) {
-  const float* base = mesh.vertices.data() + static_cast<size_t>(row) * mesh.vertex_pitch;
-  return {gather(base, index), gather(base + mesh.vertex_pitch, index),
-          gather(base + 2 * static_cast<size_t>(mesh.vertex_pitch), index)};
-}
-
-// What follows from a corner and two edges.
-VLMRM_INLINE void set_plane(Triangle* t) {
-  t->normal = cross(t->e1, t->e2);
-  const vf area = splat(1.0f) / max(dot(t->normal, t->normal), splat(1e-38f));
-  t->grad1 = cross(t->e2, t->normal) * area;
-  t->grad2 = cross(t->normal, t->e1) * area;
-}
-
 VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
   Triangle t;
   for (int k = 0; k < 3; ++k) {
     t.vertex[k] = gather(mesh.corners.data() + static_cast<size_t>(k) * mesh.corner_pitch, prim);
   }
-  t.corner = gather3(mesh, 0, t.vertex[0]);
-  t.e1 = gather3(mesh, 0, t.vertex[1]) - t.corner;
-  t.e2 = gather3(mesh, 0, t.vertex[2]) - t.corner;
-  set_plane(&t);
+  const float* rows = mesh.vertices.data();
+  t.corner = gather3(rows, mesh.vertex_pitch, t.vertex[0]);
+  t.e1 = gather3(rows, mesh.vertex_pitch, t.vertex[1]) - t.corner;
+  t.e2 = gather3(rows, mesh.vertex_pitch, t.vertex[2]) - t.corner;
+  t.normal = cross(t.e1, t.e2);
+  const vf area = splat(1.0f) / max(dot(t.normal, t.normal), splat(1e-38f));
+  t.grad1 = cross(t.e2, t.normal) * area;
+  t.grad2 = cross(t.normal, t.e1) * area;
   return t;
 }
 
@@ -117,74 +106,12 @@ VLMRM_INLINE v3 mesh_texture(const Scene& scene, const Frame& f, const Geom& geo
   return sample(tex, cube_coordinates(scaled(p), scaled(px), scaled(py)), &g.level_guess);
 }
 
-// Camera-space corners, with what does not depend on the light.
-struct LitCorners {
-  v3 p[3], n[3], to_eye[3];
-};
-
-VLMRM_INLINE LitCorners lit_corners(const ViewGeom& g, const Triangle& t) {
-  LitCorners c;
-  const v3 base = to_camera(g, t.corner) + splat3(g.center);
-  c.p[0] = base;
-  c.p[1] = base + to_camera(g, t.e1);
-  c.p[2] = base + to_camera(g, t.e2);
-  for (int k = 0; k < 3; ++k) {
-    c.n[k] = to_camera(g, gather3(*g.mesh, 3, t.vertex[k]));
-    c.to_eye[k] = normalize(c.p[k] * splat(-1.0f));
-  }
-  return c;
-}
-
-VLMRM_INLINE v3 clamp01(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
-
 // Colours are limited at the corners, then interpolated.
-VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
-  return clamp01(c[0]) * t.w0 + clamp01(c[1]) * t.w1 + clamp01(c[2]) * t.w2;
+VLMRM_INLINE v3 blend_corners(const Triangle& t, const CornerColors& c, int pass) {
+  return c.at(pass, 0) * t.w0 + c.at(pass, 1) * t.w1 + c.at(pass, 2) * t.w2;
 }
 
-// The same passes as `shade`, of points p with texture colours.
-VLMRM_INLINE Color blend_passes(const Scene& scene, const Frame& f, int view, const Points& q,
-                                const Triangle& t, const LitCorners& lit, v3 tex, v3 p) {
-  const ViewGeom& g = f.view[view];
-  const Geom& geom = scene.geoms[g.geom];
-  const float dim = g.mirrored ? scene.geoms[f.reflective].reflectance : 1.0f;
-  const float base = (geom.emission + scene.global_ambient) * dim;
-  const v3 glow = {splat(base * geom.rgba[0]), splat(base * geom.rgba[1]), splat(base * geom.rgba[2])};
-  v3 sum[3] = {glow, glow, glow};
-  const ViewLight* lights = g.mirrored ? f.mirror_light.data() : f.light.data();
-  const int num_lights = geom.unlit ? 0 : static_cast<int>(scene.lights.size());
-  const bool one_pass = g.mirrored || g.transparent;
-  auto share = [&](int i, int k) {
-    return light_share(scene.lights[i], lights[i], geom, dim, lit.p[k], lit.n[k], lit.to_eye[k]);
-  };
-  for (int i = 0; i < num_lights; ++i) {
-    if (scene.lights[i].shadow && !one_pass) continue;
-    for (int k = 0; k < 3; ++k) sum[k] = sum[k] + share(i, k);
-  }
-  Color out = {vi{}, vi{}, vi{}};
-  add_pass(scene, blend_corners(t, sum), tex, q.t, scene.fog_rgb, &out);
-  if (one_pass) return out;
-  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
-  for (int i = 0; i < num_lights; ++i) {
-    if (!scene.lights[i].shadow) continue;
-    const v3 corners[3] = {share(i, 0), share(i, 1), share(i, 2)};
-    const v3 c = blend_corners(t, corners);
-    const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
-    if (!any(todo)) continue;
-    if (!q.queue) {
-      const ShadowOf what = g.type == kMesh ? ShadowOf::kShape : ShadowOf::kFacet;
-      const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo, what);
-      add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
-      continue;
-    }
-    Color delta = {vi{}, vi{}, vi{}};
-    add_pass(scene, c, tex, q.t, black, &delta);
-    const vm lit = light_reaches(scene, f, i, view, p, todo, delta, q.queue) | ~todo;
-    out = {out.r + (lit & delta.r), out.g + (lit & delta.g), out.b + (lit & delta.b)};
-  }
-  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
-}
-
+// The same passes as `shade`.
 VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Points q) {
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
@@ -194,10 +121,29 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
   const v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 local = to_local(g, p) + splat3(g.eye);
   set_weights(local, &t);
-  const LitCorners lit = lit_corners(g, t);
+  const CornerColors colors(scene, f, view, t.vertex);
   v3 tex = {splat(1.0f), splat(1.0f), splat(1.0f)};
   if (geom.texture >= 0) tex = mesh_texture(scene, f, geom, g, q, t, local);
-  return blend_passes(scene, f, view, q, t, lit, tex, p);
+
+  Color out = {vi{}, vi{}, vi{}};
+  add_pass(scene, blend_corners(t, colors, 0), tex, q.t, scene.fog_rgb, &out);
+  if (is_one_pass(g)) return out;
+  const float black[3] = {0, 0, 0};  // the fog of further passes, so that it does not add up
+  const int num_lights = geom.unlit ? 0 : static_cast<int>(scene.lights.size());
+  int pass = 0;
+  for (int i = 0; i < num_lights; ++i) {
+    if (!scene.lights[i].shadow) continue;
+    const v3 c = blend_corners(t, colors, ++pass);
+    const vm todo = q.active & ((c.x > vf{}) | (c.y > vf{}) | (c.z > vf{}));
+    if (!any(todo)) continue;
+    if (!q.queue) {
+      const vm shadow = in_shadow(scene, f, i, view, p, v3{}, todo);
+      add_pass(scene, select(shadow, v3{vf{}, vf{}, vf{}}, c), tex, q.t, black, &out);
+      continue;
+    }
+    add_queued(scene, f, i, view, p, v3{}, todo, c, tex, q, &out);
+  }
+  return {limit_byte(out.r), limit_byte(out.g), limit_byte(out.b)};
 }
 
 // One copy of the general case, for callers that are not the innermost loop.

@@ -71,6 +71,7 @@ inline void widen(const Caster& c, float* box) {
 // Lays the casters' bounds out for near_casters.
 inline void pack_casters(const Scene& scene, Frame* f) {
   const int pitch = f->caster_pitch;
+  f->queues = false;
   for (size_t light = 0; light < f->casters.size(); ++light) {
     float* u0 = f->caster_bounds[light].data();
     float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
@@ -88,6 +89,7 @@ inline void pack_casters(const Scene& scene, Frame* f) {
       c.queued = f->view[c.view].type == kMesh &&
                  (scene.lights[light].type == kDirectional || !c.inside_near);
       if (c.queued) widen(c, meshes);
+      f->queues |= c.queued;
       u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
       if (c.view != f->lone_plane[light]) widen(c, all);
     }

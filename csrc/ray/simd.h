@@ -172,6 +172,8 @@ VLMRM_INLINE void append(int32_t* out, vm m, vi a) { raw_append(out, m.v, a.v); 
 VLMRM_INLINE void append(float* out, vm m, vf a) {
   raw_append(reinterpret_cast<LooseNumber*>(out), m.v, reinterpret_cast<RawInt>(a.v));
 }
+// Writes the first `count` lanes and nothing beyond.
+VLMRM_INLINE void store_first(int32_t* p, vi a, int count) { raw_store_first(p, a.v, count); }
 // How many lanes of the mask come before each of them; 0 elsewhere.
 VLMRM_INLINE vi ranks(vm m) { return {raw_ranks(m.v)}; }
 
@@ -191,6 +193,7 @@ VLMRM_INLINE vi truncate(vf a) { return {__builtin_convertvector(a.v, RawInt)}; 
 VLMRM_INLINE vf min(vf a, vf b) { return {raw_min(a.v, b.v)}; }
 VLMRM_INLINE vf max(vf a, vf b) { return {raw_max(a.v, b.v)}; }
 VLMRM_INLINE vi min(vi a, vi b) { return {raw_min(a.v, b.v)}; }
+VLMRM_INLINE vi max(vi a, vi b) { return {raw_max(a.v, b.v)}; }
 VLMRM_INLINE vf abs(vf a) { return as_float(as_int(a) & splat(int32_t{0x7fffffff})); }
 VLMRM_INLINE vf clamp01(vf a) { return min(max(a, splat(0.0f)), splat(1.0f)); }
 VLMRM_INLINE vf sqrt(vf a) { return {raw_sqrt(a.v)}; }
@@ -204,6 +207,9 @@ VLMRM_INLINE vf gather(const float* base, vi index) {
   typedef uint32_t LooseBits __attribute__((may_alias));
   return as_float(gather(reinterpret_cast<const LooseBits*>(base), index));
 }
+
+// table[index], of 16 numbers: quicker than a gather.
+VLMRM_INLINE vi look_up(const int32_t* table, vi index) { return {raw_look_up(table, index.v)}; }
 
 // 1 / a and 1 / sqrt(a) by one Newton step from 12 bits or more: a unit or two in the last place.
 // Not for zero, infinity or subnormal numbers.

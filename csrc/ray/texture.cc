@@ -16,9 +16,13 @@ uint64_t column(uint32_t upper, uint32_t lower) {
 
 void pack_columns(const uint32_t* texels, size_t count, Texture* texture) {
   texture->columns.assign(count, 0);
+  texture->table = {};
   const int faces = texture->cube ? 6 : 1;
   for (int i = 0; i < texture->num_levels; ++i) {
     const TextureLevel& l = texture->level[i];
+    LevelTable& table = texture->table;
+    table.width[i] = l.width, table.height[i] = l.height, table.stride[i] = l.stride;
+    table.face_stride[i] = l.face_stride, table.offset[i] = l.offset;
     for (int face = 0; face < faces; ++face) {
       // The bottom border is only ever a lower texel.
       const size_t first = l.offset + static_cast<size_t>(face) * l.face_stride;

@@ -26,12 +26,10 @@ VLMRM_INLINE LevelOf level_of(const TextureLevel& l) {
   return {splat(static_cast<float>(l.width)), splat(static_cast<float>(l.height)),
           splat(l.stride), splat(l.face_stride), splat(l.offset)};
 }
-VLMRM_INLINE LevelOf level_of(const Texture& tex, vi level) {
-  static_assert(sizeof(TextureLevel) == 20, "five numbers");
-  const auto* table = reinterpret_cast<const uint32_t*>(tex.level);
-  vi at = (level << 2) + level;
-  return {to_float(gather(table, at)), to_float(gather(table + 1, at)), gather(table + 2, at),
-          gather(table + 3, at), gather(table + 4, at)};
+VLMRM_INLINE LevelOf level_of(const LevelTable& table, vi level) {
+  return {to_float(look_up(table.width, level)), to_float(look_up(table.height, level)),
+          look_up(table.stride, level), look_up(table.face_stride, level),
+          look_up(table.offset, level)};
 }
 
 // Adds share / 32768 times the bilinear sample of a level. As on a GPU, the place inside a texel
@@ -75,9 +73,9 @@ VLMRM_INLINE v3 sample(const Texture& tex, const Coordinates& c, int32_t* guess)
     if (two) add_level(tex, level_of(tex.level[one + 1]), c, next, &sum);
   } else {
     *guess = first(level);
-    add_level(tex, level_of(tex, level), c, share, &sum);
+    add_level(tex, level_of(tex.table, level), c, share, &sum);
     level = select(next > vi{}, level + splat(int32_t{1}), level);
-    if (two) add_level(tex, level_of(tex, level), c, next, &sum);
+    if (two) add_level(tex, level_of(tex.table, level), c, next, &sum);
   }
   return color_of(sum);
 }
