@@ -163,6 +163,7 @@ struct Frame {
   uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
   int words;
   std::vector<uint64_t> touched;  // shows another surface than the background
+  std::vector<uint64_t> mirror_touched;  // does so in the mirror
   std::vector<uint64_t> dirty;    // to be shaded
   std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 

@@ -327,6 +327,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   touched.resize(static_cast<size_t>(words) * h);
   dirty.resize(touched.size());
   near_mirror.resize(touched.size());
+  mirror_touched.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   for (auto* table : {&slot_x, &slot_y, &slot_queued}) table->resize(2 * kMaxSlots);

@@ -51,9 +51,12 @@ inline bool fits(const Frame& f, const Background& b) {
          (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
 }
 
-// Notes that lanes `won` of a packet show a moving geom.
+// Notes that lanes `won` of a packet show a moving geom, or that their mirror image is another.
 VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
   set_lanes(&f->touched[static_cast<size_t>(row) * f->words], col, won);
+}
+VLMRM_INLINE void touch_mirror(Frame* f, int row, int col, int won) {
+  set_lanes(&f->mirror_touched[static_cast<size_t>(row) * f->words], col, won);
 }
 
 inline void copy_samples(const MeshSamples& from, MeshSamples* to) {
@@ -83,6 +86,7 @@ inline void restore(Frame* f, const Background& b) {
     copy_samples(b.samples, &f->samples);
     copy_samples(b.mirror_samples, &f->mirror_samples);
     std::fill(f->touched.begin(), f->touched.end(), 0);
+    std::fill(f->mirror_touched.begin(), f->mirror_touched.end(), 0);
     f->held = b.serial;
   }
   for (int row = first_row(*f); row < last_row(*f); ++row) {
@@ -91,17 +95,19 @@ inline void restore(Frame* f, const Background& b) {
       const int at = row * f->pitch + col;
       store(f->depth.data() + at, load(b.depth.data() + at));
       store(f->id.data() + at, load(b.id.data() + at));
-      if (!b.prim.empty()) {
-        store(f->prim.data() + at, load(b.prim.data() + at));
-        restore_samples(b.samples, at, &f->samples);
-      }
-      if (!b.mirror) return;
-      if (!b.prim.empty()) {
-        store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
-        restore_samples(b.mirror_samples, at, &f->mirror_samples);
-      }
+      if (b.prim.empty()) return;
+      store(f->prim.data() + at, load(b.prim.data() + at));
+      restore_samples(b.samples, at, &f->samples);
+    });
+    std::fill(touched, touched + f->words, 0);
+    touched = &f->mirror_touched[static_cast<size_t>(row) * f->words];
+    for_each_packet(touched, f->words, [&](int col, int) {
+      const int at = row * f->pitch + col;
       store(f->mirror_depth.data() + at, load(b.mirror_depth.data() + at));
       store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
+      if (b.prim.empty()) return;
+      store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
+      restore_samples(b.mirror_samples, at, &f->mirror_samples);
     });
     std::fill(touched, touched + f->words, 0);
   }
@@ -252,6 +258,7 @@ inline void record_frame(const Scene& scene, Frame* f, Background* b) {
   std::copy(f->mirror_prim.begin(), f->mirror_prim.end(), b->mirror_prim.begin());
   copy_samples(f->samples, &b->samples);
   copy_samples(f->mirror_samples, &b->mirror_samples);
+  b->mirror_shows = std::any_of(b->mirror_id.begin(), b->mirror_id.end(), [](int32_t i) { return i >= 0; });
 }
 
 // Copies the background's rows; the dirty packets in them are then drawn over.
