@@ -80,7 +80,7 @@ fuzz: $(SANITIZED)/address,undefined/.built
 
 # `make gpu VENV= PYTHON=python3` takes an interpreter as it is and installs nothing; see bench/gpu.py.
 gpu: $(if $(VENV),$(STAMP))
-	$(if $(VENV),$(BIN)/python,$(PYTHON)) bench/gpu.py
+	$(if $(VENV),$(BIN)/python,$(PYTHON)) bench/gpu.py $(GPU_FLAGS)
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"

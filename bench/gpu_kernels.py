@@ -91,7 +91,7 @@ def preprocess(clock: Clock, small: bool) -> Result:
                 def eager(frames: torch.Tensor, way=way, options=options) -> torch.Tensor:
                     return reference.preprocess(frames, way, half, **options)
 
-                compiled = batch == batches[0] and layout == "tokens"
+                compiled = batch == batches[0] and layout == "tokens" and name != "equal"
                 times = three_ways(clock, ours, eager, sets, compiled)
                 moved = batch * 3 * (side**2 + 2 * size**2)
                 result = {**times, "us_a_frame": times["ours_us"] / batch, "bytes": moved}
@@ -114,7 +114,8 @@ def tiles(clock: Clock, small: bool) -> Result:
     sets = make_frames(clock, batch, side)
     options = {"layout": "tokens", "patch": 8 if small else 14, "raw": True}
     shapes = [
-        (32, 16, 16, 64, 1), (32, 16, 16, 64, 2), (16, 16, 16, 64, 1), (64, 16, 16, 64, 1),
+        (32, 16, 16, 64, 1), (32, 16, 16, 64, 1, 128), (32, 16, 16, 64, 1, 152),
+        (32, 16, 16, 64, 2), (16, 16, 16, 64, 1), (64, 16, 16, 64, 1),
         (64, 16, 16, 64, 2), (32, 16, 32, 64, 2), (32, 32, 16, 128, 2), (32, 32, 16, 64, 2),
         (64, 32, 16, 64, 4), (32, 64, 16, 64, 4),
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def tiles(clock: Clock, small: bool) -> Result:
             frames = sets[index % 4]
             return kernel.preprocess(frames, how, torch.float16, tile=tile, **options)
 
-        name = "rows {} columns {} steps {} {} warps {}".format(*shape)
+        name = "rows {} columns {} steps {} {} warps {} registers {}".format(*shape, "free")
         try:
             results[name] = {"us_a_frame": clock.graph(call) / batch * 1e6}
         except Exception as failure:  # a tile that does not fit is a result too
@@ -168,7 +169,7 @@ def score(clock: Clock, small: bool) -> Result:
             def eager(rows: torch.Tensor, tasks=tasks) -> torch.Tensor:
                 return reference.score(rows, tasks)
 
-            result = three_ways(clock, ours, eager, [z], compiled=True)
+            result = three_ways(clock, ours, eager, [z], compiled=batch < 1000)
             result["original_call_us"] = clock.calls(original) * 1e6
             result["ratio_to_original_called"] = result["original_call_us"] / result["ours_call_us"]
             shown = min(prompts, len(pairs))
@@ -197,7 +198,7 @@ def add_layernorm(clock: Clock, small: bool) -> Result:
                 total = x + delta
                 return total, functional.layer_norm(total.float(), norm[0].shape, *norm).half()
 
-            result = three_ways(clock, ours, eager, sets, compiled=True)
+            result = three_ways(clock, ours, eager, sets, compiled=stream == torch.float16)
             size = 2 if stream == torch.float16 else 4
             moved = sets[0].numel() * (2 * size + 2 + 2)
             result["bytes"], result["gb_s"] = moved, moved / result["ours_us"] / 1e3
@@ -243,25 +244,81 @@ def attention(clock: Clock, small: bool) -> Result:
 
 def visibility(clock: Clock, small: bool) -> Result:
     """Measure the first stage of a GPU renderer: depth and shape of each pixel of many worlds."""
+    from vlmrm_fast.kernels import raycast
     from vlmrm_fast.kernels import visibility as kernel
 
     worlds, side = (2, 20) if small else (1024, 224)
     # About what a humanoid is: 20 capsules within a metre, on an endless floor.
-    kind = torch.tensor([reference.PLANE, *[reference.CAPSULE] * 20], dtype=torch.int32)
+    kind = torch.tensor([raycast.PLANE, *[raycast.CAPSULE] * 20], dtype=torch.int32)
     size = torch.tensor([0.08, 0.15, 0.0]).repeat(len(kind), 1)
     size[0] = 0
     position = torch.randn(worlds, len(kind), 3) * 0.3 + torch.tensor([0.0, 0.0, -3.5])
     rotation = torch.linalg.qr(torch.randn(worlds, len(kind), 3, 3))[0]
     floor = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     position[:, 0], rotation[:, 0] = torch.tensor([0.0, -1.0, 0.0]), floor
-    cpu = reference.Shapes(kind, size, position, rotation)
-    shapes = reference.Shapes(*(part.to(clock.device) for part in cpu))
+    cpu = raycast.Shapes(kind, size, position, rotation)
+    shapes = raycast.Shapes(*(part.to(clock.device) for part in cpu))
     took = clock.graph(lambda _: kernel.visibility(shapes, side, side, 0.41), 4)
-    first = reference.Shapes(kind, size, position[:2], rotation[:2])
+    first = raycast.Shapes(kind, size, position[:2], rotation[:2])
     index = kernel.visibility(shapes, side, side, 0.41)[1][:2].cpu()
-    same = float((index == reference.visibility(first, side, side, 0.41)[1]).float().mean())
+    same = float((index == raycast.visibility(first, side, side, 0.41)[1]).float().mean())
     assert same >= 0.995, same
     return {"frames_s": worlds / took, "us_a_frame": took / worlds * 1e6, "same_as_twin": same}
+
+
+def quantize(clock: Clock, small: bool) -> Result:
+    """Measure rows to fp8, with and without the activation before, against eager and compile."""
+    results = {}
+    shapes = [(3, 5, 48)] if small else [(512 * 50, 3072), (64 * 257, 1024), (64 * 257, 4096)]
+    for shape in shapes:
+        sets = [torch.randn(shape, device=clock.device).bfloat16() for _ in range(4)]
+        for activation in ("none", "gelu"):
+
+            def ours(x: torch.Tensor, activation=activation) -> Any:
+                return ops.quantize(x, activation)
+
+            def eager(x: torch.Tensor, activation=activation) -> Any:
+                return reference.quantize(x, activation)
+
+            result = three_ways(clock, ours, eager, sets, compiled=shape[-1] > 2000)
+            moved = sets[0].numel() * 3
+            result["bytes"], result["gb_s"] = moved, moved / result["ours_us"] / 1e3
+            (q, scale), (q_eager, scale_eager) = ours(sets[0]), eager(sets[0])
+            assert torch.allclose(scale, scale_eager, rtol=1e-5)
+            result["same"] = float((q.float() == q_eager.float()).float().mean())
+            assert result["same"] >= 0.999, result["same"]
+            results[f"{shape} {activation}"] = result
+    return results
+
+
+def epilogue(clock: Clock, small: bool) -> Result:
+    """Measure an MLP's first product with its GELU: apart, and in the library's one call."""
+    shapes = [(15, 32, 64)] if small else [(512 * 50, 768, 3072), (64 * 257, 1024, 4096)]
+    results = {}
+    for rows, width, inner in shapes:
+        half = torch.float16 if clock.cuda else torch.float32
+        x, weight, bias = (
+            torch.randn(shape, device=clock.device, dtype=half) * 0.03
+            for shape in ((rows, width), (inner, width), (inner,))
+        )
+
+        def product(_: int, x=x, w=weight, b=bias) -> torch.Tensor:
+            return functional.linear(x, w, b)
+
+        def apart(_: int, x=x, w=weight, b=bias) -> torch.Tensor:
+            return functional.gelu(functional.linear(x, w, b))
+
+        def joined(_: int, x=x, w=weight, b=bias) -> torch.Tensor:
+            return torch._addmm_activation(b, x, w.T, use_gelu=True)
+
+        results[f"{rows} x {width} x {inner}"] = {
+            "product_us": clock.graph(product) * 1e6,
+            "product_then_gelu_us": clock.graph(apart) * 1e6,
+            # By tanh on CUDA: not the function that the towers were trained with.
+            "joined_us": clock.graph(joined) * 1e6,
+            "joined_error": error(joined(0), apart(0)),
+        }
+    return results
 
 
 def describe(clock: Clock) -> Result:

@@ -21,7 +21,7 @@ class Clock:
         budget: about how long one figure may take [s].
     """
 
-    def __init__(self, device: torch.device, budget: float = 0.4) -> None:
+    def __init__(self, device: torch.device, budget: float = 0.25) -> None:
         self.device, self.budget = device, budget
         self.cuda = device.type == "cuda"
 

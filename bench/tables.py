@@ -230,6 +230,22 @@ def training_table(results: dict[str, Any]) -> str:
     return "\n".join(table)
 
 
+def deferred_table(results: dict[str, Any]) -> str:
+    """Return the table of training with rewards that come later."""
+    table = [
+        "| `cartpole-upright`, rewards deferred | torch threads | env-steps/s | against |",
+        "|---|---|---|---|",
+    ]
+    for algorithm in ("PPO", "SAC"):
+        for threads in (1, 2):
+            info = look_up(results, f"test_deferred_training[{algorithm}-{threads}]")
+            if info is not None:
+                speed, ratio = f"{info['steps_per_second']:,.0f}", f"{info['ratio']:.2f}x"
+                against = f"{ratio} rewards at each step"
+                table.append(f"| {algorithm} | {threads} | {speed} | {against} |")
+    return "\n".join(table) if len(table) > 2 else ""
+
+
 def claim(results: dict[str, Any]) -> str:
     """Return the sentence of the first screen."""
     render = find(results, "test_ray[224-moving]")
@@ -273,6 +289,8 @@ def main() -> None:
     results = load("cpu.json")
     text = replace_block(text, "claim", claim(results))
     tables = f"{speed_table(results)}\n\n{towers_table(results)}\n\n{training_table(results)}"
+    if deferred := deferred_table(results):
+        tables += f"\n\n{deferred}"
     text = replace_block(text, "table", tables)
     text = replace_block(text, "renderer", renderer_table(results))
     measured = RESULTS / "gpu.json"

@@ -68,12 +68,11 @@ Mesh read_mesh(const py::tuple& item) {
   require(corners.size() == 9 * n && normals.size() == 9 * n && n < (1 << 27),
           "meshes must be (T, 3, 3) corners and normals");
   if (item[2].is_none()) {
-    return build_mesh(corners.data(), normals.data(), nullptr, static_cast<int32_t>(n), true);
+    return build_mesh({corners.data(), normals.data(), nullptr, static_cast<int32_t>(n)});
   }
   auto texcoords = item[2].cast<Array<float>>();
   require(texcoords.size() == 6 * n, "meshes must have (T, 3, 2) texture coordinates");
-  return build_mesh(corners.data(), normals.data(), texcoords.data(),
-                     static_cast<int32_t>(n), true);
+  return build_mesh({corners.data(), normals.data(), texcoords.data(), static_cast<int32_t>(n)});
 }
 
 void read_geoms(const Array<int32_t>& ints, const Array<float>& floats, Scene* scene) {

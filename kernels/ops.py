@@ -97,6 +97,24 @@ def add_layernorm(
     return torch.ops.vlmrm_fast.add_layernorm(x, residual, weight, bias, eps)
 
 
+def quantize(x: Tensor, activation: str = "none") -> tuple[Tensor, Tensor]:
+    """Apply an activation and round rows to 8-bit floats; see `reference.quantize`.
+
+    Returns:
+        The rows, (M, K) float8_e4m3fn, and their scales, (M, 1) float32.
+
+    Raises:
+        ValueError: another dtype or activation, or no columns.
+    """
+    _check_float("x", x.dtype)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x must be (..., K) with columns, got {tuple(x.shape)}.")
+    if activation not in reference.ACTIVATIONS:
+        known = ", ".join(sorted(reference.ACTIVATIONS))
+        raise ValueError(f"activation must be one of {known}, got {activation!r}.")
+    return torch.ops.vlmrm_fast.quantize(x, activation)
+
+
 def reward_head(
     rows: Tensor, weight: Tensor, bias: Tensor, eps: float, projection: Tensor, tasks: Tasks
 ) -> Tensor:
@@ -245,6 +263,12 @@ def _fake_add_layernorm(
     return x.new_empty(x.shape, dtype=dtype), x.new_empty(x.shape, dtype=weight.dtype)
 
 
+def _fake_quantize(x: Tensor, _: str) -> tuple[Tensor, Tensor]:
+    rows = x.reshape(-1, x.shape[-1])
+    scale = x.new_empty(rows.shape[0], 1, dtype=torch.float32)
+    return torch.empty_like(rows, dtype=torch.float8_e4m3fn).contiguous(), scale
+
+
 def _make_reward_head(home: Any) -> Callable[..., Tensor]:
     return lambda *values: home.reward_head(*values[:5], Tasks(*values[5:]))
 
@@ -268,6 +292,12 @@ _add_layernorm = _register(
     f"(Tensor x, Tensor residual, {_NORM}) -> (Tensor, Tensor)",
     lambda home: home.add_layernorm,
     _fake_add_layernorm,
+)
+_quantize = _register(
+    "quantize",
+    "(Tensor x, str activation) -> (Tensor, Tensor)",
+    lambda home: home.quantize,
+    _fake_quantize,
 )
 _reward_head = _register(
     "reward_head",

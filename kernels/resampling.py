@@ -46,12 +46,13 @@ def bands(
         device: where the tensors go.
 
     Returns:
-        The bands of rows and of columns; each covers S outputs.
+        The bands of rows and of columns; each covers S outputs. Weights of columns are ordered by
+        pixel modulo 4 within each step.
     """
     shape = scaled_shape(height, width, how)
     return (
         _band(height, shape[0], how, tile[0], step[0], device),
-        _band(width, shape[1], how, tile[1], step[1], device),
+        _by_phase(_band(width, shape[1], how, tile[1], step[1], device), step[1]),
     )
 
 
@@ -71,8 +72,9 @@ def _band(
     end = torch.where(used.any(1), old - used.flip(1).int().argmax(1), 1)
     width = int((end - start).max())
     taps = -(-width // step) * step
-    index = start[:, None] + torch.arange(taps)
-    inside = (index < old) & (torch.arange(taps) < width)
+    offsets = torch.arange(taps, device="cpu")
+    index = start[:, None] + offsets
+    inside = (index < old) & (offsets < width)
     index = index.clamp_max(old - 1)[:, None].expand(tiles, tile, taps)
     weights = torch.where(inside[:, None], rows.gather(2, index), 0).reshape(-1, taps)
 
@@ -81,9 +83,18 @@ def _band(
     return Band(start.int().to(device), high.to(device), low.to(device), width, first, last)
 
 
+def _by_phase(band: Band, step: int) -> Band:
+    """Reorder each step's weights: pixels 0, 4, 8 ..., then 1, 5, 9 ..., as words give them."""
+    high, low = (
+        part.view(len(part), -1, step // 4, 4).transpose(2, 3).reshape(part.shape)
+        for part in (band.high, band.low)
+    )
+    return band._replace(high=high, low=low)
+
+
 def _matrix(old: int, new: int, interpolation: str, antialias: bool) -> torch.Tensor:
     """Return the (new, old) float32 weights, read off ATen by resizing unit vectors."""
-    units = torch.eye(old).view(old, 1, 1, old)
+    units = torch.eye(old, dtype=torch.float32, device="cpu").view(old, 1, 1, old)
     rows = functional.interpolate(
         units, size=(1, new), mode=interpolation, align_corners=False, antialias=antialias
     )

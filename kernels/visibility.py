@@ -1,6 +1,6 @@
 """What each pixel of many worlds shows first, in one kernel: the first stage of a GPU renderer.
 
-Source: `reference.visibility`. One program draws a tile of pixels of one world; it passes over the
+Source: `raycast.visibility`. One program draws a tile of pixels of one world; it passes over the
 shapes whose bounding sphere misses the tile's cone of rays, and so casts at a few of them only.
 """
 
@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vlmrm_fast.kernels.reference import BOX, CAPSULE, PLANE, SPHERE, Shapes
+from vlmrm_fast.kernels.raycast import BOX, CAPSULE, PLANE, SPHERE, Shapes
 
 _TILE = 16
 
@@ -21,7 +21,7 @@ def visibility(
     shapes: Shapes, height: int, width: int, half_height: float, near: float = 0.0,
     far: float = math.inf,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Launch the kernel; arguments and result are those of `reference.visibility`."""
+    """Launch the kernel; arguments and result are those of `raycast.visibility`."""
     position, rotation = shapes.position.contiguous(), shapes.rotation.contiguous()
     worlds, count = position.shape[:2]
     depth = position.new_empty(worlds, height, width)
@@ -43,10 +43,11 @@ def visibility(
 def _sizes(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (G, 3) sizes, endless ones infinite, and (G,) radii of bounding spheres [m]."""
     kind, size = shapes.kind, shapes.size
-    size = torch.where((kind == PLANE)[:, None] & (size <= 0), math.inf, size).contiguous()
+    # Not torch.where with a number: that copies it from the host, which a CUDA graph cannot hold.
+    size = size.masked_fill((kind == PLANE)[:, None] & (size <= 0), math.inf).contiguous()
     reach = torch.where(kind == BOX, size.norm(dim=1), size[:, 0])
     reach = torch.where(kind == CAPSULE, size[:, 0] + size[:, 1], reach)
-    return size, torch.where(kind == PLANE, math.inf, reach)
+    return size, reach.masked_fill(kind == PLANE, math.inf)
 
 
 @triton.jit

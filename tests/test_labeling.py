@@ -122,11 +122,12 @@ class Seen(BaseCallback):
     def __init__(self) -> None:
         super().__init__()
         self.infos: list[dict[str, Any]] = []
-        self.most = 0
+        self.most = self.longest = 0
 
     def _on_step(self) -> bool:
         self.infos += self.locals["infos"]
         if self.training_env.deferral is not None:
+            self.longest = max(self.longest, len(self.training_env.deferral.pending))
             self.most = max(self.most, self.training_env.deferral.scorer.in_flight)
         return True
 
@@ -171,6 +172,7 @@ def test_weights_are_those_of_rewards_at_each_step(shades: Shades, case: str) ->
         if "episode" in one:
             assert one["episode"]["r"] == other["episode"]["r"]
     assert 0 < seen_late.most <= 3
+    assert 0 < seen_late.longest <= 65
     assert seen_step.most == 0
 
 

@@ -33,7 +33,18 @@ def errors(z: torch.Tensor, exact: Tasks) -> tuple[float, float]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("batch", "width", "prompts"),
-    [(1, 1, 1), (5, 123, 3), (123, 64, 1), (7, 1280, 8), (2, 5, 15), (33, 130, 16), (5, 64, 123)],
+    [
+        (1, 1, 1),
+        (5, 123, 3),
+        (123, 64, 1),
+        (7, 1280, 8),
+        (2, 5, 15),
+        (33, 130, 16),
+        (5, 64, 123),
+        # Batches above 1,024 are cut into larger tiles.
+        (1030, 40, 5),
+        (1100, 50, 20),
+    ],
 )
 def test_rewards_equal_the_twins(batch: int, width: int, prompts: int, dtype: torch.dtype) -> None:
     # Rows of length 500: their squares overflow float16.

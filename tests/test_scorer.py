@@ -176,6 +176,26 @@ def test_replicas_score_their_rows_and_the_result_is_in_order(
     assert np.abs(rewards - np.array(whole)).max() <= 1e-6
 
 
+def test_a_replica_is_loaded_once(untrained_folder: str) -> None:
+    reward = VLMReward(untrained_folder, goal=GOAL, device="cpu")
+    with reward.scorer(devices=["cpu"] * 3) as first, reward.scorer(devices=["cpu"] * 3) as second:
+        models = [[lane._encode.__self__._model for lane in s.lanes] for s in (first, second)]  # type: ignore[attr-defined]
+    assert models[0] == models[1]
+    assert len(set(map(id, models[0]))) == 3
+    assert models[0][0] is reward._model
+
+
+def test_many_prompts_are_scored_at_once(reward: VLMReward) -> None:
+    prompts = reward.prompt_set([GOAL, "a fallen pole", "a cart"])
+    steps = [pictures(5, seed=seed) for seed in range(3)]
+    for devices in (None, ["cpu", "cpu"]):
+        with reward.scorer(prompts=prompts, devices=devices) as scorer:
+            rewards = scorer.collect([scorer.submit(frames) for frames in steps])
+        assert rewards.shape == (3, 5, 3)
+        expected = [reward.score_many(frames, prompts) for frames in steps]
+        assert np.abs(rewards - np.array(expected)).max() <= 1e-6
+
+
 def test_replicas_run_at_the_same_time() -> None:
     meeting = threading.Barrier(2, timeout=10)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,17 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from torch.nn import functional
 
 from vlmrm_fast import layers, towers, vit
-from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing, preprocess
+from vlmrm_fast.kernels.reference import (
+    ACTIVATIONS,
+    OPENAI_MEAN,
+    OPENAI_STD,
+    Preprocessing,
+    preprocess,
+)
+from vlmrm_fast.quantized import Fp8Linear, Int8Linear, fp8_linear, has_int8, sums_exactly
 
 CPU = torch.device("cpu")
 CONFIGS = Path(open_clip.__file__).parent / "model_configs"
@@ -139,13 +150,91 @@ def test_the_same_tower_serves_several_means_and_deviations() -> None:
         assert error(lean.encode(images, how), z) <= 2e-6
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("fp16", 2e-3), ("bf16", 1e-2), ("int8", 1e-2)])
-@pytest.mark.parametrize("name", ["ViT-B-32", "ViT-L-14-CLIPA", "ViT-B-32-quickgelu"])
+@pytest.mark.parametrize(
+    ("precision", "bound"), [("fp16", 2e-3), ("bf16", 1e-2), ("int8", 1e-2), ("fp8", 4e-2)]
+)
+@pytest.mark.parametrize("name", ["ViT-S-32", "ViT-L-14-CLIPA", "ViT-B-32-quickgelu"])
 def test_short_formats_stay_close_to_float32(name: str, precision: str, bound: float) -> None:
-    tower = vision_tower(name, 3, 56 if "14" in name else 128)
+    if precision == "int8" and not has_int8():
+        pytest.skip("this CPU does not run int8")
+    tower = vision_tower(name, 2, 56 if "14" in name else 128)
     how = preprocessing(tower.image_size[0])
     images = frames(4, how.size)
     right = expected(tower, images, how)
     short = towers.build_tower(tower, CPU, precision)
     assert short.precision == precision
     assert error(short.encode(images, how), right) <= bound
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_products_in_8_bit_floats_stay_close_to_exact_ones(activation: str) -> None:
+    weight, bias = torch.randn(48, 64), torch.randn(48)
+    x = torch.randn(5, 7, 64).bfloat16()
+    run = ACTIVATIONS[activation]
+    short = weight.bfloat16(), bias.bfloat16()
+    for ours, exact in (
+        (Fp8Linear(*short, after=activation), run(functional.linear(x.float(), weight, bias))),
+        (Fp8Linear(*short, before=activation), functional.linear(run(x.float()), weight, bias)),
+    ):
+        y = ours(x).float()
+        assert y.shape == (5, 7, 48)
+        # 2^-4 a factor at worst, averaged over 64 products.
+        assert float((y - exact).norm() / exact.norm()) <= 0.06
+
+
+def test_shapes_that_tensor_cores_do_not_take_stay_in_bfloat16() -> None:
+    weight, x = torch.randn(20, 32).bfloat16(), torch.randn(3, 32).bfloat16()
+    assert torch.equal(fp8_linear(weight, None, "none")(x), functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("levels", [127, 63])
+def test_int8_products_stay_close_with_8_and_with_7_bits(
+    levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_int8():
+        pytest.skip("this CPU does not run int8")
+    if levels == 127 and not sums_exactly():
+        pytest.skip("this CPU sums products of 8 bits in 16")
+    monkeypatch.setattr("vlmrm_fast.quantized.sums_exactly", lambda: levels == 127)
+    weight, bias = torch.randn(40, 300), torch.randn(40)
+    x = torch.randn(6, 5, 300) * torch.logspace(-3, 3, 5)[:, None]
+    x[0, 0] = 0
+    linear = Int8Linear(weight, bias, "gelu")
+    assert linear.levels == levels
+    exact = functional.gelu(functional.linear(x, weight, bias))
+    assert torch.allclose(linear(x)[0, 0], exact[0, 0], atol=1e-6)
+    # Every token to its own scale: the small ones lose no more than the large.
+    error = (linear(x) - exact).norm(dim=-1) / exact.norm(dim=-1).clamp_min(1)
+    assert float(error.max()) <= 3 / levels
+
+
+def test_an_embedding_does_not_depend_on_its_batch() -> None:
+    tower = vision_tower("ViT-S-32", 3, 96)
+    how, images = preprocessing(96), frames(5, 96)
+    for precision in ("fp32", "int8") if has_int8() else ("fp32",):
+        built = towers.build_tower(tower, CPU, precision)
+        together = built.encode(images, how)
+        alone = torch.cat([built.encode(image[None], how) for image in images])
+        assert error(together, alone) <= (1e-6 if precision == "fp32" else 5e-3)
+
+
+OLD_CPU = """
+import torch
+from vlmrm_fast.quantized import Int8Linear, sums_exactly
+torch.manual_seed(0)
+weight = torch.ones(32, 512)
+x = torch.cat([torch.ones(3, 512), torch.randn(3, 512)])
+linear = Int8Linear(weight, None)
+exact = x @ weight.T
+print(sums_exactly(), linear.levels, bool(((linear(x) - exact).abs() <= 6).all()))
+"""
+
+
+def test_a_cpu_that_would_saturate_gets_7_bits() -> None:
+    if not has_int8():
+        pytest.skip("this CPU does not run int8")
+    # oneDNN reads the limit when it is loaded.
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", OLD_CPU]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "63", "True"]

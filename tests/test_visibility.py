@@ -7,8 +7,8 @@ import pytest
 import torch
 from kernel_checks import DEVICE, ON_DEVICE
 
-from vlmrm_fast.kernels import reference, visibility
-from vlmrm_fast.kernels.reference import BOX, CAPSULE, PLANE, SPHERE, Shapes
+from vlmrm_fast.kernels import raycast, visibility
+from vlmrm_fast.kernels.raycast import BOX, CAPSULE, PLANE, SPHERE, Shapes
 
 pytestmark = ON_DEVICE
 
@@ -44,7 +44,7 @@ def random_shapes(worlds: int, kinds: list[int]) -> Shapes:
 def test_each_kind_is_seen_where_the_twin_sees_it(kind: int, height: int, width: int) -> None:
     shapes = random_shapes(2, [kind] * 5)
     depth, index = visibility.visibility(on(DEVICE, shapes), height, width, 0.4)
-    depth_twin, index_twin = reference.visibility(shapes, height, width, 0.4)
+    depth_twin, index_twin = raycast.visibility(shapes, height, width, 0.4)
     same = index.cpu() == index_twin
     # Rays that graze an outline: rounding decides whether they hit.
     assert same.double().mean() >= 0.995
@@ -58,7 +58,7 @@ def test_endless_planes_and_the_near_plane_are_seen_as_by_the_twin() -> None:
     shapes.size[0, :2] = 0
     shapes.size[2, 0] = 0
     index = visibility.visibility(on(DEVICE, shapes), 24, 40, 0.5, near=5.0)[1]
-    twin = reference.visibility(shapes, 24, 40, 0.5, near=5.0)[1]
+    twin = raycast.visibility(shapes, 24, 40, 0.5, near=5.0)[1]
     assert (index.cpu() == twin).double().mean() >= 0.995
     assert (twin >= 0).any()
 

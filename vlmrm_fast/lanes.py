@@ -41,8 +41,8 @@ class Lane(Protocol):
 def has_idle_core() -> bool:
     """Return whether torch uses fewer threads than this process has CPUs.
 
-    Only then does scoring in the background gain anything: with one thread on two cores 5 to 8 %
-    of a cart-pole's step, with two threads nothing (bench/test_pipeline.py).
+    Only then does scoring in the background gain anything: with one thread on two cores a
+    cart-pole trains 2 to 5 % faster, with two threads not at all (bench/test_pipeline.py).
     """
     return torch.get_num_threads() < len(os.sched_getaffinity(0))
 
@@ -162,6 +162,8 @@ class CudaLane:
         self._encode = encode
         self._copying = torch.cuda.Stream(device)
         self._computing = torch.cuda.Stream(device)
+        # The model's weights may still be on their way.
+        self._computing.wait_stream(torch.cuda.current_stream(device))
         self._staging: list[torch.Tensor] = []
         self._copied = [torch.cuda.Event() for _ in range(num_slots)]
         self._consumed = [torch.cuda.Event() for _ in range(num_slots)]
@@ -187,7 +189,9 @@ class CudaLane:
         if not self._staging or self._staging[0].shape != frames.shape:
             self._synchronize()
             shape = (len(self._copied), *frames.shape)
-            self._staging = list(torch.empty(shape, dtype=torch.uint8, device=self.device))
+            # On the stream that writes it: no other work still uses that memory.
+            with torch.cuda.stream(self._copying):
+                self._staging = list(torch.empty(shape, dtype=torch.uint8, device=self.device))
             self._first_count = len(frames)
         # The compute stream may still read what this place held before.
         self._copying.wait_event(self._consumed[slot])
@@ -273,7 +277,8 @@ class CudaLane:
             torch.cuda.stream(self._computing),
             torch.inference_mode(),
         ):
-            return torch.stack(list(claims)).cpu()
+            rows = claims[0][None] if len(claims) == 1 else torch.stack(list(claims))
+            return rows.cpu()
 
     def close(self) -> None:
         """As `Lane.close`."""

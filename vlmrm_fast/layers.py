@@ -11,18 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from vlmrm_fast.kernels import ops
+from vlmrm_fast.kernels.reference import ACTIVATIONS
 
 Linear = Callable[[torch.Tensor], torch.Tensor]
 # weight (N, K), bias (N,) or None, activation -> a function (..., K) -> (..., N).
 LinearMaker = Callable[[torch.Tensor, "torch.Tensor | None", str], Linear]
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "none": lambda x: x,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
-    "silu": functional.silu,
-}
-# The same in oneDNN's words: name and algorithm.
+# `ACTIVATIONS` in oneDNN's words: name and algorithm.
 _FUSED = {
     "none": ("none", ""),
     "gelu": ("gelu", "none"),

@@ -80,6 +80,7 @@ class VLMReward:
         source = clip.resolve_model(model)
         clip.load_tokenizer(source).check(self.goal + self.baseline)
         self._model = clip.load_model(source, chosen, precision, engine)
+        self._replicas: list[clip.LoadedModel] = []  # on other devices, for `scorer`
         self.compat = bool(compat)
         self.batch_size = batch_size or (_GPU_BATCH if chosen.type == "cuda" else _CPU_BATCH)
         self._set_tasks()
@@ -172,6 +173,7 @@ class VLMReward:
         *,
         devices: Sequence[str] | None = None,
         background: bool | None = None,
+        prompts: PromptSet | None = None,
     ) -> Scorer:
         """Return a pipeline that scores frames while the next ones are made.
 
@@ -184,6 +186,7 @@ class VLMReward:
                 None: this reward's device, which for "cuda" without a number is every GPU.
             background: on a CPU, whether a thread scores while the caller goes on; None: where
                 torch leaves a core idle.
+            prompts: score these, from `prompt_set`, in place of this reward's own.
 
         Returns:
             The scorer; close it when done.
@@ -200,19 +203,30 @@ class VLMReward:
         if any(device.type != own.type for device in wanted):
             got = ", ".join(map(str, wanted))
             raise ArgumentError(f"devices must be of the reward's kind, {own.type}, got {got}.")
-        # This model serves its own device, once; every other lane has one to itself.
-        first = wanted.index(own) if own in wanted else -1
-        replicas = [self if i == first else self._replica(d) for i, d in enumerate(wanted)]
         background = has_idle_core() if background is None else background
+        replicas = [self._on(model, prompts) for model in self._models_on(wanted)]
         return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
 
-    def _replica(self, device: torch.device) -> VLMReward:
-        """Return this reward with a model of its own on `device`."""
+    def _models_on(self, devices: Sequence[torch.device]) -> list[clip.LoadedModel]:
+        """Return a model for each device: this one's own for one of them, each loaded once."""
+        own, free, found = self._model, [self._model, *self._replicas], []
+        for device in devices:
+            model = next((m for m in free if numbered(m.device) == device), None)
+            if model is None:
+                model = clip.load_model(own.source, device, own.precision, own.wanted_engine)
+                self._replicas.append(model)
+            else:
+                free.remove(model)
+            found.append(model)
+        return found
+
+    def _on(self, model: clip.LoadedModel, prompts: PromptSet | None) -> VLMReward:
+        """Return this reward with another copy of its model, perhaps for other prompts."""
+        if model is self._model and prompts is None:
+            return self
         other = copy.copy(self)
-        other._model = clip.load_model(
-            self._model.source, device, self._model.precision, self._model.wanted_engine
-        )
-        other._tasks = self._tasks.to(device)
+        tasks = self._tasks if prompts is None else prompts.tasks
+        other._model, other._tasks = model, tasks.to(model.device)
         return other
 
     def _lane(self, num_slots: int, background: bool) -> Lane:
@@ -328,7 +342,7 @@ class VLMReward:
     @torch.inference_mode()
     def _rewards(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return (B, P) float32 rewards of frames, on the device."""
-        return reference.score(self._embed(frames), self._tasks)
+        return ops.score(self._embed(frames), self._tasks)
 
     @torch.inference_mode()
     def _score(self, z: torch.Tensor) -> np.ndarray:

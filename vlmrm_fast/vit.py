@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from vlmrm_fast.kernels.reference import Preprocessing
+from vlmrm_fast.kernels.reference import ACTIVATIONS, Preprocessing
 from vlmrm_fast.layers import Linear, LinearMaker, Norm, PlainLinear, SingleQuery
 from vlmrm_fast.pixels import prepare
 from vlmrm_fast.precision import EXACT, linear_maker
+from vlmrm_fast.quantized import Fp8Linear
 
 # QuickGELU(x) = x sigmoid(1.702 x) = silu(1.702 x) / 1.702: the factors move into the weights.
 _QUICK = 1.702
@@ -105,13 +106,17 @@ class LeanViT:
         """Fold and cast one block."""
         attention, grow, shrink = block.attn, block.mlp.c_fc, block.mlp.c_proj
         activation, scale = _activation(block.mlp.gelu)
+        inner = self._make(grow.weight * scale, grow.bias * scale, activation)
+        outer = self._make(*_scaled(shrink, block.ls_2, 1 / scale))
+        if isinstance(inner, Fp8Linear) and isinstance(outer, Fp8Linear):
+            inner.after, outer.before = ACTIVATIONS["none"], activation
         return Block(
             Norm(block.ln_1, self.device, self.dtype),
             self._make(attention.in_proj_weight, attention.in_proj_bias),
             self._make(*_scaled(attention.out_proj, block.ls_1)),
             Norm(block.ln_2, self.device, self.dtype),
-            self._make(grow.weight * scale, grow.bias * scale, activation),
-            self._make(*_scaled(shrink, block.ls_2, 1 / scale)),
+            inner,
+            outer,
         )
 
     def _single_query(self, block: Any) -> SingleQuery:

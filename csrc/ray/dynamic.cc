@@ -61,11 +61,13 @@ class Refill::Reader {
     place_camera();
     add_lights();
     const char* from = mjv_.geoms();
-    for (int i = 0; i < mjv_.num_geoms(); ++i) {
-      MjvGeom g;
-      geom_.read(from + geom_.size * i, &g);
-      add(g);
+    geoms_.resize(mjv_.num_geoms());
+    endless_ = false;
+    for (size_t i = 0; i < geoms_.size(); ++i) {
+      geom_.read(from + geom_.size * i, &geoms_[i]);
+      endless_ |= geoms_[i].type == kPlane && !(geoms_[i].size[0] > 0 && geoms_[i].size[1] > 0);
     }
+    for (const MjvGeom& g : geoms_) add(g);
     find_mirror();
   }
 
@@ -156,9 +158,10 @@ class Refill::Reader {
     std::copy(g.size, g.size + 3, made.size);
     made.mesh = -2 - num_own_meshes_;
     if (num_own_meshes_ == static_cast<int>(scene_.own_meshes.size())) scene_.own_meshes.emplace_back();
-    scene_.own_meshes[num_own_meshes_++] =
-        build_mesh(made_.corners.data(), made_.normals.data(),
-                   made_.texcoords.empty() ? nullptr : made_.texcoords.data(), count, false);
+    const float* uv = made_.texcoords.empty() ? nullptr : made_.texcoords.data();
+    // Rays go through glass, and from a floor under haze to the light; all else is rasterised.
+    refill_mesh({made_.corners.data(), made_.normals.data(), uv, count}, endless_ || g.rgba[3] < kOpaque,
+                &scene_.own_meshes[num_own_meshes_++]);
   }
 
   void add_arrow(const MjvGeom& g) {
@@ -350,6 +353,8 @@ class Refill::Reader {
   SceneReader at_;
   Scene scene_;
   int num_own_meshes_ = 0;
+  bool endless_ = false;  // some plane has no end, and so may have haze
+  std::vector<MjvGeom> geoms_;
   Triangles made_;
   std::vector<int32_t> objects_;
   std::vector<double> pos_, mat_, light_pos_, light_dir_;

@@ -219,36 +219,25 @@ Vertex vertex_of(const float* place, const float* normal, const TriangleShape& s
   return v;
 }
 
-// Numbers vertices; those of equal bits have one number if they are joined.
+// Numbers vertices; those of equal bits have one number.
 class VertexTable {
  public:
-  VertexTable(size_t most, bool join) : join_(join) {
+  explicit VertexTable(size_t most) {
     vertices_.reserve(most);
-    if (!join) return;
     size_t size = 16;
     while (size < 2 * most) size *= 2;
     slot_.assign(size, -1);
   }
 
   int32_t add(const Vertex& v) {
-    const auto next = static_cast<int32_t>(vertices_.size());
-    if (join_) {
-      int32_t* slot = find(v);
-      if (*slot >= 0) return *slot;
-      *slot = next;
-    }
+    int32_t* slot = find(v);
+    if (*slot >= 0) return *slot;
+    *slot = static_cast<int32_t>(vertices_.size());
     vertices_.push_back(v);
-    return next;
+    return *slot;
   }
 
-  void write(Mesh* mesh) const {
-    mesh->num_vertices = static_cast<int32_t>(vertices_.size());
-    mesh->vertex_pitch = padded(mesh->num_vertices);
-    mesh->vertices.assign(6 * static_cast<size_t>(mesh->vertex_pitch), 0.0f);
-    for (size_t i = 0; i < vertices_.size(); ++i) {
-      for (int k = 0; k < 6; ++k) mesh->vertices[k * mesh->vertex_pitch + i] = vertices_[i].number[k];
-    }
-  }
+  const std::vector<Vertex>& vertices() const { return vertices_; }
 
  private:
   int32_t* find(const Vertex& v) {
@@ -259,63 +248,85 @@ class VertexTable {
     return &slot_[at];
   }
 
-  bool join_;
   std::vector<Vertex> vertices_;
   std::vector<int32_t> slot_;
 };
 
-// Appends the triangles in their final form, in the order of `items`.
-void add_triangles(const std::vector<Item>& items, const float* corners, const float* normals,
-                   const float* texcoords, bool join, Mesh* mesh) {
-  const size_t count = items.size();
-  VertexTable table(3 * count, join);
-  mesh->corner_pitch = padded(static_cast<int32_t>(count));
-  mesh->corners.assign(3 * static_cast<size_t>(mesh->corner_pitch), 0);
-  mesh->shape.reserve(count);
-  mesh->source.reserve(count);
-  for (size_t t = 0; t < count; ++t) {
-    const size_t from = items[t].source;
-    const float* place = corners + 9 * from;
-    mesh->source.push_back(items[t].source);
-    mesh->shape.push_back(shape_of(place, mesh->center));
-    for (int k = 0; k < 3; ++k) {
-      mesh->corners[k * mesh->corner_pitch + t] =
-          table.add(vertex_of(place + 3 * k, normals + 9 * from + 3 * k, mesh->shape[t], mesh->center));
-    }
-    if (texcoords) {
-      mesh->texcoords.insert(mesh->texcoords.end(), texcoords + 6 * from, texcoords + 6 * from + 6);
-    }
-  }
-  table.write(mesh);
+// Writes a triangle in its final form, but for its vertices.
+void put_triangle(const TriangleList& list, const Item& item, int32_t t, Mesh* mesh) {
+  mesh->source[t] = item.source;
+  mesh->shape[t] = shape_of(list.corners + 9 * static_cast<size_t>(item.source), mesh->center);
+  if (!list.texcoords) return;
+  const float* uv = list.texcoords + 6 * static_cast<size_t>(item.source);
+  std::copy(uv, uv + 6, mesh->texcoords.begin() + 6 * static_cast<size_t>(t));
 }
 
-}  // namespace
+// Corner k of triangle t.
+Vertex corner_of(const TriangleList& list, const Mesh& mesh, int32_t t, int k) {
+  const size_t at = 9 * static_cast<size_t>(mesh.source[t]) + 3 * k;
+  return vertex_of(list.corners + at, list.normals + at, mesh.shape[t], mesh.center);
+}
 
-Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
-                bool join) {
-  Mesh mesh;
-  std::vector<Item> items;
-  items.reserve(count);
+void make_vertices(int32_t count, Mesh* mesh) {
+  mesh->num_vertices = count;
+  mesh->vertex_pitch = padded(count);
+  mesh->vertices.resize(6 * static_cast<size_t>(mesh->vertex_pitch));
+}
+
+void put_vertex(const Vertex& v, int32_t at, Mesh* mesh) {
+  for (int k = 0; k < 6; ++k) mesh->vertices[k * mesh->vertex_pitch + at] = v.number[k];
+}
+
+void put_joined(const TriangleList& list, Mesh* mesh) {
+  const int32_t count = mesh->num_triangles();
+  VertexTable table(3 * static_cast<size_t>(count));
+  for (int32_t t = 0; t < count; ++t) {
+    for (int k = 0; k < 3; ++k) {
+      mesh->corners[k * mesh->corner_pitch + t] = table.add(corner_of(list, *mesh, t, k));
+    }
+  }
+  const std::vector<Vertex>& vertices = table.vertices();
+  make_vertices(static_cast<int32_t>(vertices.size()), mesh);
+  for (int32_t i = 0; i < mesh->num_vertices; ++i) put_vertex(vertices[i], i, mesh);
+}
+
+void put_apart(const TriangleList& list, Mesh* mesh) {
+  make_vertices(3 * mesh->num_triangles(), mesh);
+  for (int32_t t = 0; t < mesh->num_triangles(); ++t) {
+    for (int k = 0; k < 3; ++k) {
+      mesh->corners[k * mesh->corner_pitch + t] = 3 * t + k;
+      put_vertex(corner_of(list, *mesh, t, k), 3 * t + k, mesh);
+    }
+  }
+}
+
+// Fills `items` with what can be drawn and bounds it; false if there is nothing.
+bool take_items(const TriangleList& list, std::vector<Item>* items, Mesh* mesh) {
   Box all;
-  for (int32_t i = 0; i < count; ++i) {
-    const float* c = corners + 9 * static_cast<size_t>(i);
+  for (int32_t i = 0; i < list.count; ++i) {
+    const float* c = list.corners + 9 * static_cast<size_t>(i);
     if (!drawable(c)) continue;
     for (int k = 0; k < 3; ++k) all.add(c + 3 * k);
-    items.emplace_back();
-    items.back().source = i;
+    items->emplace_back();
+    items->back().source = i;
   }
-  if (items.empty()) return mesh;
+  if (items->empty()) return false;
   for (int k = 0; k < 3; ++k) {
-    mesh.center[k] = 0.5f * all.lo[k] + 0.5f * all.hi[k];
-    mesh.half[k] = std::max(all.hi[k] - mesh.center[k], mesh.center[k] - all.lo[k]);
+    mesh->center[k] = 0.5f * all.lo[k] + 0.5f * all.hi[k];
+    mesh->half[k] = std::max(all.hi[k] - mesh->center[k], mesh->center[k] - all.lo[k]);
   }
+  return true;
+}
+
+// Sorts the items into a hierarchy of boxes.
+void build_boxes(const TriangleList& list, std::vector<Item>* items, Mesh* mesh) {
   // Wide enough for the triangles' margins and for rounding: a ray that meets a triangle meets its
   // boxes, so that what it meets does not depend on the other rays of its packet.
-  const float slack = 2e-5f * std::max({mesh.half[0], mesh.half[1], mesh.half[2]});
-  for (Item& item : items) {
-    const float* c = corners + 9 * static_cast<size_t>(item.source);
+  const float slack = 2e-5f * std::max({mesh->half[0], mesh->half[1], mesh->half[2]});
+  for (Item& item : *items) {
+    const float* c = list.corners + 9 * static_cast<size_t>(item.source);
     for (int k = 0; k < 9; ++k) {
-      const float v = c[k] - mesh.center[k % 3];
+      const float v = c[k] - mesh->center[k % 3];
       item.box.lo[k % 3] = std::min(item.box.lo[k % 3], v);
       item.box.hi[k % 3] = std::max(item.box.hi[k % 3], v);
     }
@@ -325,10 +336,54 @@ Mesh build_mesh(const float* corners, const float* normals, const float* texcoor
       item.box.hi[k] += slack;
     }
   }
-  Builder(&items, &mesh.nodes).build();
-  add_triangles(items, corners, normals, texcoords, join, &mesh);
-  mesh.closed = join && is_closed(corners, count);
+  Builder(items, &mesh->nodes).build();
+}
+
+void one_box(int32_t count, Mesh* mesh) {
+  mesh->nodes.emplace_back();
+  MeshNode* root = &mesh->nodes[0].child[0];
+  const float slack = 1e-4f * std::max({mesh->half[0], mesh->half[1], mesh->half[2]});
+  for (int k = 0; k < 3; ++k) {
+    root->side[1][k] = mesh->half[k] + slack;
+    root->side[0][k] = -root->side[1][k];
+  }
+  root->first = 0;
+  root->count = count;
+}
+
+void put_triangles(const TriangleList& list, const std::vector<Item>& items, Mesh* mesh) {
+  const auto count = static_cast<int32_t>(items.size());
+  mesh->source.resize(count);
+  mesh->shape.resize(count);
+  mesh->texcoords.resize(list.texcoords ? 6 * static_cast<size_t>(count) : 0);
+  mesh->corner_pitch = padded(count);
+  mesh->corners.assign(3 * static_cast<size_t>(mesh->corner_pitch), 0);
+  for (int32_t t = 0; t < count; ++t) put_triangle(list, items[t], t, mesh);
+}
+
+}  // namespace
+
+Mesh build_mesh(const TriangleList& triangles) {
+  Mesh mesh;
+  std::vector<Item> items;
+  if (!take_items(triangles, &items, &mesh)) return mesh;
+  build_boxes(triangles, &items, &mesh);
+  put_triangles(triangles, items, &mesh);
+  put_joined(triangles, &mesh);
+  mesh.closed = is_closed(triangles.corners, triangles.count);
   return mesh;
+}
+
+void refill_mesh(const TriangleList& triangles, bool boxes, Mesh* mesh) {
+  thread_local std::vector<Item> items;
+  items.clear();
+  mesh->nodes.clear();
+  mesh->closed = false;
+  const bool any = take_items(triangles, &items, mesh);
+  if (any && boxes) build_boxes(triangles, &items, mesh);
+  if (any && !boxes) one_box(static_cast<int32_t>(items.size()), mesh);
+  put_triangles(triangles, items, mesh);
+  put_apart(triangles, mesh);
 }
 
 }  // namespace vlmrm

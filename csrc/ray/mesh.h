@@ -48,12 +48,21 @@ struct Mesh {
   int32_t num_triangles() const { return static_cast<int32_t>(source.size()); }
 };
 
-// Builds the hierarchy over `count` triangles: corners (count, 3, 3), normals (count, 3, 3) of any
-// length, texcoords (count, 3, 2) or null. Triangles without area or with a number that is not
-// finite are left out: OpenGL draws nothing for them. Corners that agree in place and normal become
-// one vertex if `join`, which pays for meshes that are drawn more than once.
-Mesh build_mesh(const float* corners, const float* normals, const float* texcoords, int32_t count,
-                bool join);
+// Triangles to be drawn: corners (count, 3, 3), normals (count, 3, 3) of any length, texcoords
+// (count, 3, 2) or null.
+struct TriangleList {
+  const float *corners, *normals, *texcoords;
+  int32_t count;
+};
+
+// Builds a mesh that is drawn more than once: with a hierarchy of boxes, and corners that agree in
+// place and normal joined to one vertex. Triangles without area or with a number that is not finite
+// are left out: OpenGL draws nothing for them.
+Mesh build_mesh(const TriangleList& triangles);
+
+// The same for one frame, in the memory of the mesh before: corners are not joined, and without
+// `boxes` one box holds all triangles, which only rays through it notice.
+void refill_mesh(const TriangleList& triangles, bool boxes, Mesh* mesh);
 
 }  // namespace vlmrm
 

@@ -44,12 +44,21 @@ class ShadowGrid {
   int cell_x(float x) const { return std::min(std::max(static_cast<int>((x - x0_) * scale_), 0), columns_ - 1); }
   int cell_y(float y) const { return std::min(std::max(static_cast<int>((y - y0_) * scale_), 0), rows_ - 1); }
 
+  static void bound_by(const float* a, size_t n, float* low, float* high) {
+    vf least = splat(a[0]), most = least;
+    for (size_t k = 0; k < n; k += kLanes) {
+      const vf v = select(first_lanes(static_cast<int>(std::min<size_t>(n - k, kLanes))), load(a + k),
+                          splat(a[0]));
+      least = min(least, v), most = max(most, v);
+    }
+    *low = smallest(least), *high = largest(most);
+  }
+
   // Counting sort by cell.
   void sort_points() {
     const size_t n = points_.count;
-    const auto x = std::minmax_element(points_.x.begin(), points_.x.begin() + n);
-    const auto y = std::minmax_element(points_.y.begin(), points_.y.begin() + n);
-    x0_ = *x.first, y0_ = *y.first, x1_ = *x.second, y1_ = *y.second;
+    bound_by(points_.x.data(), n, &x0_, &x1_);
+    bound_by(points_.y.data(), n, &y0_, &y1_);
     const float extent = std::max(x1_ - x0_, y1_ - y0_) + 1;
     float size = 1;  // of a cell, in texels
     while (size * kMostCells < extent) size *= 2;

@@ -24,6 +24,14 @@ VLMRM_INLINE uint64_t spread(int32_t rgb) {
   return r | g << 8 | b << 16;
 }
 
+// The sums of four pairs of bytes, no more than 255 each.
+VLMRM_INLINE int32_t add_bytes(int32_t a, int32_t b) {
+  const uint32_t x = a, y = b, low = 0x7f7f7f7f, high = ~low;
+  const uint32_t sum = ((x & low) + (y & low)) ^ ((x ^ y) & high);
+  const uint32_t over = ((x & y) | ((x | y) & ~sum)) & high;
+  return static_cast<int32_t>(sum | (over >> 7) * 255);
+}
+
 // A quarter of each of three sums of 16 bits.
 VLMRM_INLINE void write_quarter(uint64_t sum, uint8_t* out) {
   sum = (sum + 0x000200020002) >> 2;
@@ -58,17 +66,32 @@ inline void clear_queue(const Scene& scene, Frame* f) {
   for (QueuedPoints& points : queue.light) points.count = 0;
 }
 
+// Lanes of `todo` that lie in the bounds of some queued caster.
+VLMRM_INLINE vm near_queued(const Frame& f, int index, vf u, vf v, vm todo) {
+  const float* all = f.mesh_bounds.data() + 4 * index;
+  todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
+  vm near = {};
+  if (!any(todo)) return near;
+  const Footprint footprint = footprint_of(todo, u, v);
+  for (int first = 0; first < f.num_casters[index]; first += kLanes) {
+    for (int list = near_casters(f, index, first, footprint); list; list &= list - 1) {
+      const Caster& c = f.casters[index][first + __builtin_ctz(list)];
+      if (!c.queued) continue;
+      near |= (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) & (v < splat(c.v1));
+    }
+  }
+  return near & todo;
+}
+
 // Lanes of `todo` that light `index` reaches for sure; `delta` is what it adds to them. Points that
 // a mesh may darken are queued, for fragments numbered from the queue's next on.
 VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
                               vm todo, const Color& delta, ShadowQueue* queue) {
   const vm dark = in_shadow(scene, f, index, self, p, n, todo, true);
-  const float* box = f.mesh_bounds.data() + 4 * index;
   const LightPlace at = place_in_light(scene, f, index, p);
   const bool parallel = scene.lights[index].type == kDirectional;
   const vf u = parallel ? at.u : at.u / at.depth, v = parallel ? at.v : at.v / at.depth;
-  const vm near = todo & ~dark & (u > splat(box[0])) & (u < splat(box[1])) & (v > splat(box[2])) &
-                  (v < splat(box[3])) & in_map(scene, at);
+  const vm near = near_queued(f, index, u, v, todo & ~dark & in_map(scene, at));
   int rest = bits(near);
   if (!rest) return todo & ~dark;
   const vf half = splat(0.5f * scene.shadow_size), one = splat(1.0f), inverse = rcp(at.reach);
@@ -114,11 +137,8 @@ inline void queue_fragments(ShadowQueue* queue, vi rgb, const int32_t* pixel, co
 inline void finish(ShadowQueue* queue, uint8_t* rgb) {
   for (const QueuedPoints& points : queue->light) {
     for (size_t i = 0; i < points.count; ++i) {
-      if (points.dark[i]) continue;
       int32_t& to = queue->rgb[points.fragment[i]];
-      const int32_t old = to, more = points.delta[i];
-      to = 0;
-      for (int k = 0; k < 24; k += 8) to |= std::min((old >> k & 255) + (more >> k & 255), 255) << k;
+      to = add_bytes(to, points.dark[i] ? 0 : points.delta[i]);
     }
   }
   for (size_t i = 0; i < queue->num_fragments; ++i) {
