@@ -95,11 +95,14 @@ def _visibility(rows: Rows) -> None:
 
 
 def _towers(rows: Rows) -> None:
+    # Against the paper's path in fp16 and fp8, and the share of the matrix rate.
     goals = {
-        "ViT-B-32": (4, 0.6), "ViT-L-14": (1.6, 0.65), "ViT-H-14": (1.45, 0.65),
-        "ViT-bigG-14": (1.25, 0.7),
-    }  # fmt: skip
-    for name, (least, share_goal) in goals.items():
+        "ViT-B-32": (4, 5, 0.6),
+        "ViT-L-14": (1.6, 2.2, 0.65),
+        "ViT-H-14": (1.45, 2, 0.65),
+        "ViT-bigG-14": (1.25, 1.7, 0.7),
+    }
+    for name, (least, eight, share_goal) in goals.items():
         batches = {k: v for k, v in rows.figures(name).items() if k.startswith("B=")}
         for key, row in batches.items():
             largest = key == list(batches)[-1]
@@ -124,9 +127,13 @@ def _towers(rows: Rows) -> None:
                 against += f"{row['products_ms'] / row['lean_ms']:.0%} of its time"
                 goal = ("%", share_goal) if largest else None
                 rows.add(f"{name}, {key}, tower alone", measured, against, share, goal)
-            if "fp8_ratio_to_fp16" in row:
-                took, ratio = f"{row['fp8_ms']:.2f} ms", row["fp8_ratio_to_fp16"]
-                rows.add(f"{name}, {key}, fp8 tower", took, f"{ratio:.2f}x fp16", ratio, None)
+            if "fp8_ratio" in row:
+                ratio, goal = row["fp8_ratio"], ("x", eight) if largest else None
+                rate = f"{row['fp8_frames_s']:,.0f} frames/s"
+                against = f"{ratio:.2f}x the paper's path; the tower alone "
+                against += f"{row['fp8_ratio_to_fp16']:.2f}x fp16's, "
+                against += f"cosine >= {row['fp8_least_cosine']:.4f}"
+                rows.add(f"{name}, {key}, fp8, host to host", rate, against, ratio, goal)
     for name in goals:
         if row := rows.figures(f"compiled {name}"):
             ratio, rate = row["ratio_to_compile"], f"{row['same_frames_frames_s']:,.0f} frames/s"

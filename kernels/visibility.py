@@ -43,10 +43,11 @@ def visibility(
 def _sizes(shapes: Shapes) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (G, 3) sizes, endless ones infinite, and (G,) radii of bounding spheres [m]."""
     kind, size = shapes.kind, shapes.size
-    size = torch.where((kind == PLANE)[:, None] & (size <= 0), math.inf, size).contiguous()
+    # Not torch.where with a number: that copies it from the host, which a CUDA graph cannot hold.
+    size = size.masked_fill((kind == PLANE)[:, None] & (size <= 0), math.inf).contiguous()
     reach = torch.where(kind == BOX, size.norm(dim=1), size[:, 0])
     reach = torch.where(kind == CAPSULE, size[:, 0] + size[:, 1], reach)
-    return size, torch.where(kind == PLANE, math.inf, reach)
+    return size, reach.masked_fill(kind == PLANE, math.inf)
 
 
 @triton.jit
