@@ -24,6 +24,7 @@ from vlmrm_fast.kernels.reference import (
     Preprocessing,
     preprocess,
 )
+from vlmrm_fast.precision import usable_precisions
 from vlmrm_fast.quantized import Fp8Linear, Int8Linear, fp8_linear, has_int8, sums_exactly
 
 CPU = torch.device("cpu")
@@ -276,3 +277,23 @@ def test_a_cpu_that_would_saturate_gets_7_bits() -> None:
     command = [sys.executable, "-c", OLD_CPU]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "63", "True"]
+
+
+def test_a_torch_without_the_packed_product_gets_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(layers.PackedLinear, "__call__", missing)
+    for test in (layers.can_pack, has_int8):
+        test.cache_clear()
+    try:
+        assert usable_precisions(CPU) == ["fp32"]
+        tower = vision_tower("ViT-S-32", 2, 64)
+        images, how = frames(2, 64), preprocessing(64)
+        right = expected(tower, images, how)
+        assert error(towers.build_tower(tower, CPU, "fp32").encode(images, how), right) <= 2e-6
+    finally:
+        for test in (layers.can_pack, has_int8):
+            test.cache_clear()
