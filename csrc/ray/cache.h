@@ -37,6 +37,7 @@ struct Background {
   int stride = 0;  // packets from one row of LightBounds to the next
   // Of the frame that it was drawn from: what moving geoms could change for still ones.
   bool general = false, mirror = false, far = false;
+  bool mirror_shows = false;  // something still is seen in the mirror
   int32_t reflective = -1;
   float haze_normal[3] = {0, 0, 0};
   float haze_height = 0;

@@ -45,6 +45,8 @@ struct Caster {
   bool inside_near;      // part of it lies before the near plane of the shadow map
   bool queued;           // triangles whose shadows on triangles the ShadowQueue finds
   float u0, u1, v0, v1;  // bounds on the light's image plane, at unit depth for spot lights
+  // And a strip along it, tighter for long shapes: |across . (u, v) - middle| < half.
+  float across[2], middle, half;
 };
 
 constexpr int kMinLanes = 4;   // of the narrowest instruction set
@@ -130,8 +132,8 @@ struct Frame {
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
   std::vector<int32_t> num_casters;
-  // Per light the casters' u0, u1, v0, v1 as four rows of `caster_pitch`, then those of all
-  // together but for `lone_plane`, the one plane among them, if there is one.
+  // Per light the casters' u0, u1, v0, v1 and strips as eight rows of `caster_pitch`, then bounds of
+  // all together but for `lone_plane`, the one plane among them, if there is one.
   int32_t caster_pitch;
   std::vector<int32_t> lone_plane;
   std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
@@ -161,6 +163,7 @@ struct Frame {
   uint64_t held = 0;  // serial of the background in the buffers above, but for `touched`; 0: none
   int words;
   std::vector<uint64_t> touched;  // shows another surface than the background
+  std::vector<uint64_t> mirror_touched;  // does so in the mirror
   std::vector<uint64_t> dirty;    // to be shaded
   std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
