@@ -66,6 +66,12 @@ def speed_table(results: dict[str, Any]) -> str:
                 f"{info['images_per_second']:,.0f} frames/s",
                 f"{info['ratio_to_open_clip']:.2f}x plain open_clip",
             ))
+    for prompts in (1, 16):
+        if info := look_up(results, f"test_score[{prompts}]"):
+            what = f"score {info['B']} embeddings of width {info['D']}, {prompts} prompt"
+            rate = f"{info['scores_per_second'] / 1e6:.1f} million scores/s"
+            ratio = f"{info['ratio']:.0f}x the D x D projection"
+            rows.append((what + "s" * (prompts > 1), rate, ratio))
     table = ["| what | measured | against |", "|---|---|---|"]
     table += [f"| {what} | {rate} | {ratio} |" for what, rate, ratio in rows]
     return "\n".join([*table, "", machine_line(results)])
