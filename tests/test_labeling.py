@@ -133,7 +133,7 @@ class Seen(BaseCallback):
 
 
 def train(
-    case: str, env: Any, *, deferred: bool, steps: int = 420, more: Any = (), **learn: Any
+    case: str, env: Any, *, deferred: bool, steps: int = 270, more: Any = (), **learn: Any
 ) -> tuple[Any, Seen]:
     """Train a tiny network; return the algorithm and what a callback saw."""
     cls, options = CASES[case]

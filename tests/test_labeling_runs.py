@@ -47,7 +47,7 @@ HYPERPARAMETERS = {
 }
 
 
-def run_of(folder: Path, case: str, labels: str, steps: int = 96, **changes: Any) -> TrainConfig:
+def run_of(folder: Path, case: str, labels: str, steps: int = 72, **changes: Any) -> TrainConfig:
     """Return a short run; its checkpoints come every 40 steps of two environments."""
     values: dict[str, Any] = {
         "task": "cartpole-upright",
@@ -102,7 +102,7 @@ def metrics_of(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if not any(t in k for t in timed)} for row in rows]
 
 
-@pytest.mark.parametrize("case", HYPERPARAMETERS)
+@pytest.mark.parametrize("case", ["SAC", "PPO"])
 def test_a_run_leaves_the_files_of_step_time_rewards(tmp_path: Path, case: str) -> None:
     for labels in ("step", "deferred"):
         training.train(run_of(tmp_path / labels, case, labels))
@@ -138,7 +138,7 @@ def test_a_killed_run_resumes_to_the_same_end(
     assert_same_files(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("case", ["SAC", "SAC-warming-up", "PPO"])
+@pytest.mark.parametrize("case", ["SAC", "PPO"])
 def test_a_signal_in_mid_rollout_loses_no_reward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every Python snippet of the README runs as it is printed, and prints what its comments say."""
+"""Python snippets of README and docs run as they are printed, and print what their comments say."""
 
 import re
 import subprocess
@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+ROOT = Path(__file__).resolve().parent.parent
+# The renderer's page shows calls without the model that they need.
+PAGES = ("README.md", "docs/scoring.md")
+SNIPPETS = {
+    f"{page}-{index}": snippet
+    for page in PAGES
+    for index, snippet in enumerate(
+        re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    )
+}
 
 
 def test_readme_shows_every_wrapper():
-    text = "\n".join(SNIPPETS)
+    text = "\n".join(SNIPPETS.values())
     for name in (
         "VLMReward(",
         "VLMRewardWrapper(",
@@ -24,8 +32,9 @@ def test_readme_shows_every_wrapper():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=[f"snippet{i}" for i in range(len(SNIPPETS))])
-def test_snippet_runs_and_prints_its_comments(snippet, tmp_path):
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_snippet_runs_and_prints_its_comments(name, tmp_path):
+    snippet = SNIPPETS[name]
     expected = re.findall(r"^\s*print\(.*\)\s+# (.*)$", snippet, flags=re.MULTILINE)
     result = subprocess.run(
         [sys.executable, "-c", snippet], capture_output=True, text=True, cwd=tmp_path, check=False

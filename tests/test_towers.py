@@ -24,6 +24,7 @@ from vlmrm_fast.kernels.reference import (
     Preprocessing,
     preprocess,
 )
+from vlmrm_fast.precision import usable_precisions
 from vlmrm_fast.quantized import Fp8Linear, Int8Linear, fp8_linear, has_int8, sums_exactly
 
 CPU = torch.device("cpu")
@@ -139,6 +140,44 @@ def test_other_vision_transformers_take_the_generic_path(changes: dict[str, Any]
     assert error(generic.encode(images, how), right) <= 2e-6
 
 
+@pytest.mark.parametrize(
+    ("name", "pool", "engine"),
+    [
+        ("test_vit", "token", "packed"),
+        ("test_vit2", "avg", "packed"),
+        ("eva02_tiny_patch14_224", "token", "packed"),
+        ("test_convnext", "avg", "packed"),
+        ("test_efficientnet", "avg", "folded"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+def test_timms_towers_stay_what_they_are(name: str, pool: str, engine: str, precision: str) -> None:
+    vision = CLIPVisionCfg(
+        timm_model_name=name, timm_model_pretrained=False, timm_pool=pool, timm_proj="linear",
+        image_size=224 if "eva" in name else 160 if "vit" in name else 64,
+    )  # fmt: skip
+    tower = _build_vision_tower(32, vision, False).eval().requires_grad_(False)
+    how = preprocessing(vision.image_size)
+    images = frames(2, how.size)
+    right = expected(tower, images, how)
+    if precision == "int8" and not has_int8():
+        pytest.skip("this CPU does not run int8")
+    built = towers.build_tower(tower, CPU, precision)
+    if engine == "packed" and (precision == "fp16" or not layers.can_pack()):
+        engine = "eager"
+    assert built.engine == engine
+    bounds = {"fp32": 2e-6, "int8": 2e-2, "fp16": 1e-2}
+    assert error(built.encode(images, how), right) <= bounds[precision]
+
+
+def test_a_coca_tower_gives_its_embedding_without_its_tokens() -> None:
+    tower = vision_tower("coca_ViT-B-32", 2, 64)
+    how, images = preprocessing(64), frames(2, 64)
+    pooled, tokens = expected(tower, images, how)
+    assert tokens.ndim == 3
+    assert error(towers.build_tower(tower, CPU, "fp32").encode(images, how), pooled) <= 2e-6
+
+
 def test_the_same_tower_serves_several_means_and_deviations() -> None:
     tower = vision_tower("ViT-S-32", 2, 64)
     images = frames(2, 64)
@@ -238,3 +277,23 @@ def test_a_cpu_that_would_saturate_gets_7_bits() -> None:
     command = [sys.executable, "-c", OLD_CPU]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "63", "True"]
+
+
+def test_a_torch_without_the_packed_product_gets_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(layers.PackedLinear, "__call__", missing)
+    for test in (layers.can_pack, has_int8):
+        test.cache_clear()
+    try:
+        assert usable_precisions(CPU) == ["fp32"]
+        tower = vision_tower("ViT-S-32", 2, 64)
+        images, how = frames(2, 64), preprocessing(64)
+        right = expected(tower, images, how)
+        assert error(towers.build_tower(tower, CPU, "fp32").encode(images, how), right) <= 2e-6
+    finally:
+        for test in (layers.can_pack, has_int8):
+            test.cache_clear()

@@ -21,22 +21,23 @@ namespace vlmrm {
 // Tables of (height, stride) floats; empty packets hold an empty interval.
 struct LightBounds {
   int32_t light;
-  std::vector<float> u0, u1, v0, v1;
-  std::vector<float> row;  // (height, 4): u0, u1, v0, v1 of a whole row
+  Table<float> u0, u1, v0, v1;
+  Table<float> row;  // (height, 4): u0, u1, v0, v1 of a whole row
 };
 
 struct Background {
   uint64_t serial = 0;  // unique, so that a worker knows what its buffers hold
   uint64_t last_call = 0, uses = 0;
   std::vector<double> key;
-  std::vector<float> depth, mirror_depth;
-  std::vector<int32_t> id, mirror_id, prim, mirror_prim;
+  Table<float> depth, mirror_depth;
+  Table<int32_t> id, mirror_id, prim, mirror_prim;
   MeshSamples samples, mirror_samples;
   std::vector<uint8_t> rgb;
   std::vector<LightBounds> lights;
   int stride = 0;  // packets from one row of LightBounds to the next
   // Of the frame that it was drawn from: what moving geoms could change for still ones.
   bool general = false, mirror = false, far = false;
+  bool mirror_shows = false;  // something still is seen in the mirror
   int32_t reflective = -1;
   float haze_normal[3] = {0, 0, 0};
   float haze_height = 0;

@@ -62,7 +62,9 @@ struct Rasterize {
   // A geom over the mirror also takes away what the background shows in it.
   VLMRM_INLINE void touched(int row, int col, int at, vm win) {
     touch(f, row, col, bits(win));
-    if (over >= 0 || !f->mirror) return;
+    if (over < 0 && !(f->mirror && f->background->mirror_shows)) return;
+    touch_mirror(f, row, col, bits(win));
+    if (over >= 0) return;
     float* depth = f->mirror_depth.data() + at;
     int32_t* id = f->mirror_id.data() + at;
     store(depth, select(win, splat(zfar), load(depth)));
@@ -158,7 +160,7 @@ void rasterize(const Scene& scene, Frame* f) {
     rasterize_geom(scene, f, f->order[k], -1);
   }
   if (!f->mirror) return;
-  mark_mirror(f);
+  if (!f->prim.empty()) mark_mirror(f);
   for (int i = n; i < 2 * n; ++i) {
     const ViewGeom& g = f->view[i];
     if (!shows(i - n, g)) continue;
@@ -181,8 +183,8 @@ VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) 
 }
 
 // Bit i is set where the triangles at pixel col + i are not the same in all samples.
-inline int mixed_of(const Frame& f, const MeshSamples& samples, const std::vector<int32_t>& ids,
-                    const std::vector<int32_t>& prims, const std::vector<float>& depths, float zfar,
+inline int mixed_of(const Frame& f, const MeshSamples& samples, const Table<int32_t>& ids,
+                    const Table<int32_t>& prims, const Table<float>& depths, float zfar,
                     int row, int col, int count) {
   const size_t first = static_cast<size_t>(row) * f.pitch + col;
   vm some = {};

@@ -341,7 +341,10 @@ class MeshRaster {
     f_.mirror_id[to.at] = -1;
   }
 
-  void touch_pixel(int bit) { f_.touched[bit >> 6] |= uint64_t{1} << (bit & 63); }
+  void touch_pixel(int bit) {
+    f_.touched[bit >> 6] |= uint64_t{1} << (bit & 63);
+    if (f_.mirror) f_.mirror_touched[bit >> 6] |= uint64_t{1} << (bit & 63);
+  }
   bool shows_mirror(int bit) const { return f_.near_mirror[bit >> 6] >> (bit & 63) & 1; }
 
   // A plane n . p = d is at the nearness that is linear over the picture.

@@ -253,6 +253,22 @@ void project(const Scene& scene, const Light& light, float depth, float half, Ca
   c->v0 -= texels, c->v1 += texels;
 }
 
+// Bounds a geom to a strip along its longest projection onto a parallel light's image plane.
+void set_strip(const ViewGeom& g, const ViewLight& l, float u, float v, float texel, Caster* c) {
+  float most = 0, n[3];
+  c->across[0] = 1, c->across[1] = 0;
+  for (int k = 0; k < 3; ++k) {
+    const float du = dot3(g.axis[k], l.side), dv = dot3(g.axis[k], l.up);
+    const float length = std::sqrt(du * du + dv * dv);
+    if (!(g.size[k] * length > most)) continue;
+    most = g.size[k] * length;
+    c->across[0] = -dv / length, c->across[1] = du / length;
+  }
+  for (int k = 0; k < 3; ++k) n[k] = c->across[0] * l.side[k] + c->across[1] * l.up[k];
+  c->middle = c->across[0] * u + c->across[1] * v;
+  c->half = extent(g, n) + texel * (std::abs(c->across[0]) + std::abs(c->across[1]));
+}
+
 // Lists, for each shadow light, the geoms that lie behind the near plane of its map.
 void place_casters(const Scene& scene, Frame* f) {
   for (size_t i = 0; i < scene.lights.size(); ++i) {
@@ -275,7 +291,12 @@ void place_casters(const Scene& scene, Frame* f) {
       const float eu = extent(g, l.side) + texel, ev = extent(g, l.up) + texel;
       c.u0 = u - eu, c.u1 = u + eu;
       c.v0 = v - ev, c.v1 = v + ev;
-      if (!parallel) project(scene, scene.lights[i], depth, half, &c);
+      c.across[0] = c.across[1] = c.middle = 0, c.half = kFar;
+      if (parallel) {
+        set_strip(g, l, u, v, texel, &c);
+      } else {
+        project(scene, scene.lights[i], depth, half, &c);
+      }
     }
   }
 }
@@ -307,6 +328,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   touched.resize(static_cast<size_t>(words) * h);
   dirty.resize(touched.size());
   near_mirror.resize(touched.size());
+  mirror_touched.resize(touched.size());
   depth.resize(pixels + 16, 1.0f);
   id.resize(pixels + 16);
   for (auto* table : {&slot_x, &slot_y, &slot_queued}) table->resize(2 * kMaxSlots);
@@ -366,7 +388,7 @@ void Frame::fit(const Scene& scene) {
   }
   for (auto& list : casters) list.resize(order.size());
   caster_pitch = static_cast<int32_t>(order.size() + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
-  for (auto& rows : caster_bounds) rows.resize(4 * (caster_pitch + 1));
+  for (auto& rows : caster_bounds) rows.resize(8 * caster_pitch + 4);
 }
 
 void Frame::copy_probe(float background, float* depth_out, int32_t* geom_out) const {

@@ -68,13 +68,20 @@ inline void widen(const Caster& c, float* box) {
   box[2] = std::min(box[2], c.v0), box[3] = std::max(box[3], c.v1);
 }
 
+// Half the width of a caster's strip, wider than rounding in the test of a whole packet can matter:
+// what is left out there must be what the test of each lane would leave out.
+inline float loose_half(const Caster& c) {
+  return c.half + 1e-5f * (c.half + std::abs(c.u0) + std::abs(c.u1) + std::abs(c.v0) + std::abs(c.v1));
+}
+
 // Lays the casters' bounds out for near_casters.
 inline void pack_casters(const Scene& scene, Frame* f) {
   const int pitch = f->caster_pitch;
   f->queues = false;
   for (size_t light = 0; light < f->casters.size(); ++light) {
     float* u0 = f->caster_bounds[light].data();
-    float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *all = v1 + pitch;
+    float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *strip = v1 + pitch;
+    float* all = strip + 4 * pitch;
     float* meshes = &f->mesh_bounds[4 * light];
     for (float* box : {all, meshes}) box[0] = box[2] = kNowhere, box[1] = box[3] = -kNowhere;
     auto is_plane = [f](const Caster& c) { return f->view[c.view].type == kPlane; };
@@ -83,6 +90,7 @@ inline void pack_casters(const Scene& scene, Frame* f) {
         std::count_if(begin, end, is_plane) == 1 ? std::find_if(begin, end, is_plane)->view : -1;
     for (int i = 0; i < pitch; ++i) {
       u0[i] = v0[i] = kNowhere, u1[i] = v1[i] = -kNowhere;
+      for (int k = 0; k < 4; ++k) strip[k * pitch + i] = 0;
       if (i >= f->num_casters[light]) continue;
       Caster& c = f->casters[light][i];
       // A map in perspective would have to be cut at its near plane.
@@ -91,6 +99,8 @@ inline void pack_casters(const Scene& scene, Frame* f) {
       if (c.queued) widen(c, meshes);
       f->queues |= c.queued;
       u0[i] = c.u0, u1[i] = c.u1, v0[i] = c.v0, v1[i] = c.v1;
+      strip[i] = c.across[0], strip[pitch + i] = c.across[1];
+      strip[2 * pitch + i] = c.middle, strip[3 * pitch + i] = loose_half(c);
       if (c.view != f->lone_plane[light]) widen(c, all);
     }
   }
@@ -111,8 +121,13 @@ VLMRM_INLINE Footprint footprint_of(vm lanes, vf u, vf v) {
 VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footprint& p) {
   const int pitch = f.caster_pitch;
   const float* u0 = f.caster_bounds[light].data() + first;
+  const vf across = load(u0 + 4 * pitch), along = load(u0 + 5 * pitch);
+  const float u = 0.5f * (p.u0 + p.u1), v = 0.5f * (p.v0 + p.v1);
+  const vf off = abs(across * splat(u) + along * splat(v) - load(u0 + 6 * pitch));
+  const vf reach = abs(across) * splat(p.u1 - u) + abs(along) * splat(p.v1 - v);
   return bits((splat(p.u1) > load(u0)) & (splat(p.u0) < load(u0 + pitch)) &
-              (splat(p.v1) > load(u0 + 2 * pitch)) & (splat(p.v0) < load(u0 + 3 * pitch)));
+              (splat(p.v1) > load(u0 + 2 * pitch)) & (splat(p.v0) < load(u0 + 3 * pitch)) &
+              (off < reach + load(u0 + 7 * pitch)));
 }
 
 // What lies in shadow: a point of a shape, the same without the casters that are queued, or a point in
@@ -151,7 +166,7 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
   const LightPlace at = place_in_light(scene, f, index, p);
   vf u = at.u, v = at.v;
   if (scene.lights[index].type != kDirectional) u /= at.depth, v /= at.depth;
-  const float* all = f.caster_bounds[index].data() + 4 * f.caster_pitch;
+  const float* all = f.caster_bounds[index].data() + 8 * f.caster_pitch;
   todo &= in_map(scene, at);
   // A floor, which spans them all, does not shade itself.
   if (f.lone_plane[index] < 0 || f.lone_plane[index] == self) {
@@ -187,8 +202,9 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
     list &= list - 1;
     if (what == ShadowOf::kUnqueued && c.queued) continue;
     if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
+    const vf across = bu * splat(c.across[0]) + bv * splat(c.across[1]) - splat(c.middle);
     vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
-              (bv < splat(c.v1));
+              (bv < splat(c.v1)) & (abs(across) < splat(c.half));
     if (!any(near)) continue;
     const ViewGeom& g = f.view[c.view];
     if (c.view == self && !mesh) {

@@ -13,6 +13,7 @@
 
 #include "ray/cache.h"
 #include "ray/frame.h"
+#include "ray/shadow.h"
 #include "ray/simd.h"
 
 namespace vlmrm {
@@ -50,9 +51,12 @@ inline bool fits(const Frame& f, const Background& b) {
          (f.haze_height == 0 || std::memcmp(f.haze_normal, b.haze_normal, sizeof b.haze_normal) == 0);
 }
 
-// Notes that lanes `won` of a packet show a moving geom.
+// Notes that lanes `won` of a packet show a moving geom, or that their mirror image is another.
 VLMRM_INLINE void touch(Frame* f, int row, int col, int won) {
   set_lanes(&f->touched[static_cast<size_t>(row) * f->words], col, won);
+}
+VLMRM_INLINE void touch_mirror(Frame* f, int row, int col, int won) {
+  set_lanes(&f->mirror_touched[static_cast<size_t>(row) * f->words], col, won);
 }
 
 inline void copy_samples(const MeshSamples& from, MeshSamples* to) {
@@ -82,6 +86,7 @@ inline void restore(Frame* f, const Background& b) {
     copy_samples(b.samples, &f->samples);
     copy_samples(b.mirror_samples, &f->mirror_samples);
     std::fill(f->touched.begin(), f->touched.end(), 0);
+    std::fill(f->mirror_touched.begin(), f->mirror_touched.end(), 0);
     f->held = b.serial;
   }
   for (int row = first_row(*f); row < last_row(*f); ++row) {
@@ -90,34 +95,37 @@ inline void restore(Frame* f, const Background& b) {
       const int at = row * f->pitch + col;
       store(f->depth.data() + at, load(b.depth.data() + at));
       store(f->id.data() + at, load(b.id.data() + at));
-      if (!b.prim.empty()) {
-        store(f->prim.data() + at, load(b.prim.data() + at));
-        restore_samples(b.samples, at, &f->samples);
-      }
-      if (!b.mirror) return;
-      if (!b.prim.empty()) {
-        store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
-        restore_samples(b.mirror_samples, at, &f->mirror_samples);
-      }
+      if (b.prim.empty()) return;
+      store(f->prim.data() + at, load(b.prim.data() + at));
+      restore_samples(b.samples, at, &f->samples);
+    });
+    std::fill(touched, touched + f->words, 0);
+    touched = &f->mirror_touched[static_cast<size_t>(row) * f->words];
+    for_each_packet(touched, f->words, [&](int col, int) {
+      const int at = row * f->pitch + col;
       store(f->mirror_depth.data() + at, load(b.mirror_depth.data() + at));
       store(f->mirror_id.data() + at, load(b.mirror_id.data() + at));
+      if (b.prim.empty()) return;
+      store(f->mirror_prim.data() + at, load(b.mirror_prim.data() + at));
+      restore_samples(b.mirror_samples, at, &f->mirror_samples);
     });
     std::fill(touched, touched + f->words, 0);
   }
 }
 
-struct Box {
-  float u0, u1, v0, v1;
-};
-
-// Marks the packets of one row whose surface points a caster's box may hold.
+// Marks the packets of one row whose surface points a caster's bounds may hold.
 VLMRM_INLINE void mark_row(const Frame& f, const Background& b, const LightBounds& l, int row,
-                           const Box& box, uint64_t* dirty) {
+                           const Caster& c, uint64_t* dirty) {
   const int packets = f.pitch / kLanes;
   const size_t at = static_cast<size_t>(row) * b.stride;
+  const vf half = splat(0.5f), across = splat(c.across[0]), along = splat(c.across[1]);
   for (int p = 0; p < packets; p += kLanes) {
-    const vm meets = (load(&l.u0[at + p]) < splat(box.u1)) & (load(&l.u1[at + p]) > splat(box.u0)) &
-                     (load(&l.v0[at + p]) < splat(box.v1)) & (load(&l.v1[at + p]) > splat(box.v0));
+    const vf u0 = load(&l.u0[at + p]), u1 = load(&l.u1[at + p]);
+    const vf v0 = load(&l.v0[at + p]), v1 = load(&l.v1[at + p]);
+    const vf off = abs(across * ((u0 + u1) * half) + along * ((v0 + v1) * half) - splat(c.middle));
+    const vf reach = abs(across) * ((u1 - u0) * half) + abs(along) * ((v1 - v0) * half);
+    const vm meets = (u0 < splat(c.u1)) & (u1 > splat(c.u0)) & (v0 < splat(c.v1)) &
+                     (v1 > splat(c.v0)) & (off < reach + splat(loose_half(c)));
     for (int rest = bits(meets); rest; rest &= rest - 1) {
       set_lanes(dirty, (p + __builtin_ctz(rest)) * kLanes, kAllBits);
     }
@@ -130,13 +138,12 @@ inline void mark_shadows(const Scene& scene, Frame* f, const Background& b) {
     for (int k = 0; k < f->num_casters[l.light]; ++k) {
       const Caster& c = f->casters[l.light][k];
       if (scene.geoms[c.view].still) continue;
-      const Box box = {c.u0, c.u1, c.v0, c.v1};
       for (int row = f->row_begin; row < f->row_end; ++row) {
         const float* whole = &l.row[4 * static_cast<size_t>(row)];
-        if (!(whole[0] < box.u1 && whole[1] > box.u0 && whole[2] < box.v1 && whole[3] > box.v0)) {
+        if (!(whole[0] < c.u1 && whole[1] > c.u0 && whole[2] < c.v1 && whole[3] > c.v0)) {
           continue;
         }
-        mark_row(*f, b, l, row, box, &f->dirty[static_cast<size_t>(row) * f->words]);
+        mark_row(*f, b, l, row, c, &f->dirty[static_cast<size_t>(row) * f->words]);
       }
     }
   }
@@ -251,6 +258,7 @@ inline void record_frame(const Scene& scene, Frame* f, Background* b) {
   std::copy(f->mirror_prim.begin(), f->mirror_prim.end(), b->mirror_prim.begin());
   copy_samples(f->samples, &b->samples);
   copy_samples(f->mirror_samples, &b->mirror_samples);
+  b->mirror_shows = std::any_of(b->mirror_id.begin(), b->mirror_id.end(), [](int32_t i) { return i >= 0; });
 }
 
 // Copies the background's rows; the dirty packets in them are then drawn over.
