@@ -42,7 +42,8 @@ def test_help_and_version_answer(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_task_with_flags() -> None:
     flags = (
         "cartpole-upright --steps 1e4 --num-envs 4 --alpha 0.5 --no-tensorboard --dry-run "
-        "--lookat 0 0 1 --render-size 480 --supersample 2 --algorithm SAC --keep 2 --video-size 64 "
+        "--lookat 0 0 1 --render-size 480 --supersample 2 --renderer gl --algorithm SAC --keep 2 "
+        "--video-size 64 "
         "--hyperparameters learning_rate=3e-4 gamma=0.9 --goal"
     )
     command = parse_train([*flags.split(), "a b", "c"])
@@ -53,6 +54,7 @@ def test_a_task_with_flags() -> None:
     assert config.reward.alpha == 0.5
     assert config.camera.lookat == (0.0, 0.0, 1.0)
     assert (config.camera.render_size, config.camera.supersample) == (480, 2)
+    assert config.camera.renderer == "gl"
     assert not config.logging.tensorboard
     assert config.algorithm.hyperparameters == {"learning_rate": 3e-4, "gamma": 0.9}
     assert (config.checkpoint.keep, config.evaluation.video_size) == (2, 64)

@@ -132,6 +132,18 @@ def test_an_unknown_choice_names_the_choices() -> None:
         TrainConfig(task=TASK, reward=RewardConfig(mode="both"))  # type: ignore[arg-type]
 
 
+def test_the_renderer_is_chosen_by_name() -> None:
+    for name in ("auto", "ray", "gl"):
+        config = TrainConfig(task=TASK, camera=CameraConfig(renderer=name))  # type: ignore[arg-type]
+        assert from_yaml(to_yaml(config)).camera.renderer == name
+    with pytest.raises(UnknownNameError, match="auto, gl, ray"):
+        TrainConfig(task=TASK, camera=CameraConfig(renderer="egl"))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match='must be "auto" or "ray" for a gymnasium environment'):
+        TrainConfig(
+            env="Ant-v5", reward=RewardConfig(goal=("a",)), camera=CameraConfig(renderer="gl")
+        )
+
+
 def test_goal_may_equal_baseline_without_regularisation() -> None:
     TrainConfig(task=TASK, reward=RewardConfig(goal=("a",), baseline=("a",), alpha=0.0))
 

@@ -134,6 +134,20 @@ def test_the_provenance_says_what_ran(finished: training.RunResult) -> None:
     assert run["git"]
 
 
+def test_training_draws_with_the_renderer_that_was_chosen(model: str, tmp_path: Path) -> None:
+    from vlmrm_fast.rendering import Renderer, Scene
+    from vlmrm_fast.tasks import get_task
+
+    try:
+        Renderer(Scene.from_model(get_task("cartpole-upright").load_model()), backend="gl").close()
+    except VLMRMError as error:
+        pytest.skip(f"OpenGL cannot be used here: {error}")
+    camera = CameraConfig(renderer="gl")
+    result = training.train(tiny(model, tmp_path / "run", steps=32, camera=camera))
+    run = json.loads((result.run_dir / "run.json").read_text())
+    assert run["renderer"]["backend"] == "gl"
+
+
 def test_the_metrics_have_a_row_an_interval(finished: training.RunResult) -> None:
     rows = read_metrics(finished.run_dir / "metrics.csv")
     assert [row["step"] for row in rows] == [64, 128]

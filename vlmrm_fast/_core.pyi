@@ -30,6 +30,7 @@ class Renderer:
         planar: bool = False,
         supersample: int = 1,
         cache: bool = True,
+        facets: int = -1,
     ) -> None: ...
     def cache_counts(self) -> tuple[int, int]: ...
     def probe(

@@ -63,6 +63,8 @@ class CameraConfig:
     """Height and width of native frames [pixels], resized by the model. None: its input size."""
     supersample: int = 1
     """Draw native frames this many times as high and wide, 1 to 8, and average them down."""
+    renderer: Literal["auto", "ray", "gl"] = "auto"
+    """What draws a task: this package's ray caster, MuJoCo's OpenGL, or whichever can."""
 
     @property
     def is_free(self) -> bool:
@@ -222,12 +224,18 @@ def _check_numbers(config: TrainConfig) -> None:
             config.reward.precision,
             ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
         ),
+        "camera.renderer": (config.camera.renderer, ("auto", "ray", "gl")),
         "labels": (config.labels, ("auto", "step", "deferred")),
         "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
     }
     for name, (text, valid) in choices.items():
         if text not in valid:
             raise unknown_name(name, str(text), valid)
+    if config.task is None and config.camera.renderer == "gl":
+        raise ArgumentError(
+            'camera.renderer must be "auto" or "ray" for a gymnasium environment, got "gl". '
+            "An environment that is not drawn natively draws itself."
+        )
     if not math.isfinite(config.reward.weight) or config.reward.weight == 0:
         raise ArgumentError(
             f"reward.weight must be finite and not 0, got {config.reward.weight}. "

@@ -98,7 +98,7 @@ def train(
             run_folder.clear(folder)
         run_folder.write_text(folder / "config.yaml", to_yaml(config))
         tracker = start_wandb(config, folder)
-        _write_provenance(folder, config, reward, found)
+        _write_provenance(folder, config, reward, found, env)
         metrics = _learn(config, folder, model, found, tracker, labels)
         return _finish(config, folder, model, reward, metrics)
     finally:
@@ -311,14 +311,14 @@ def _summary(
 
 
 def _write_provenance(
-    folder: Path, config: TrainConfig, reward: Any, found: checkpoints.Checkpoint | None
+    folder: Path, config: TrainConfig, reward: Any, found: checkpoints.Checkpoint | None, env: Any
 ) -> None:
     """Write run.json, or run-STEP.json for a resume."""
     from vlmrm_fast import _core
 
     extra: Mapping[str, Any] = {
         "device": config.device,
-        "renderer": {"backend": "ray", "simd": str(_core.simd_level())},
+        "renderer": {"backend": getattr(env, "renderer", "ray"), "simd": str(_core.simd_level())},
         "reward": reward.describe(),
         "resumed_from": None if found is None else str(found.path),
     }

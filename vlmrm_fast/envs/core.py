@@ -193,6 +193,11 @@ class TaskWorlds:
         self._deferral = Deferral(scorer, self._mix, self._return, self.timings, sink)
 
     @property
+    def renderer(self) -> str:
+        """What draws: "ray" or "gl"."""
+        return self._renderer.backend
+
+    @property
     def deferral(self) -> Deferral | None:
         """What waits for rewards; None while they come with each step."""
         return self._deferral

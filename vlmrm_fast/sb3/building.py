@@ -158,6 +158,7 @@ def build_env(
             weight=config.reward.weight,
             render_size=config.camera.render_size,
             supersample=config.camera.supersample,
+            renderer=config.camera.renderer,
         )
     else:
         from vlmrm_fast.sb3.vec_env import VLMRewardVecEnv

@@ -52,6 +52,11 @@ class TaskVecEnv(VecEnv):
         return self.worlds.last_frames
 
     @property
+    def renderer(self) -> str:
+        """As `TaskWorlds.renderer`."""
+        return self.worlds.renderer
+
+    @property
     def diverged(self) -> np.ndarray:
         """As `TaskWorlds.diverged`: (N,) bool, live; the rollout buffer takes it."""
         return self.worlds.diverged
