@@ -137,3 +137,21 @@ MESH_SCENES["triangles_smaller_than_a_pixel"] = SmallScene(
     VIEW,
     Figures(45.0, 0.998, 0.003),
 )
+
+
+def _panes(count: int) -> str:
+    """Return the attributes of a mesh of squares, one over the other."""
+    corners = [(-0.4, -0.4), (0.4, -0.4), (0.4, 0.4), (-0.4, 0.4)]
+    vertices = [(x, y, 0.04 * k) for k in range(count) for x, y in corners]
+    faces = [(4 * k, 4 * k + i, 4 * k + i + 1) for k in range(count) for i in (1, 2)]
+    return f'inertia="shell" vertex="{_text(vertices)}" face="{_text(faces)}"'
+
+
+MESH_SCENES["glass_of_many_layers"] = SmallScene(
+    mesh_xml(
+        light='<light pos="0 0 4" dir=".1 .1 -1" diffuse=".8 .8 .8"/>',
+        assets=f'<mesh name="panes" {_panes(18)}/>',
+        geoms='<geom type="mesh" mesh="panes" pos="0 0 .5" euler="20 10 0" rgba=".9 .5 .3 .1"/>',
+    ),
+    VIEW,
+)

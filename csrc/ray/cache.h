@@ -21,16 +21,16 @@ namespace vlmrm {
 // Tables of (height, stride) floats; empty packets hold an empty interval.
 struct LightBounds {
   int32_t light;
-  std::vector<float> u0, u1, v0, v1;
-  std::vector<float> row;  // (height, 4): u0, u1, v0, v1 of a whole row
+  Table<float> u0, u1, v0, v1;
+  Table<float> row;  // (height, 4): u0, u1, v0, v1 of a whole row
 };
 
 struct Background {
   uint64_t serial = 0;  // unique, so that a worker knows what its buffers hold
   uint64_t last_call = 0, uses = 0;
   std::vector<double> key;
-  std::vector<float> depth, mirror_depth;
-  std::vector<int32_t> id, mirror_id, prim, mirror_prim;
+  Table<float> depth, mirror_depth;
+  Table<int32_t> id, mirror_id, prim, mirror_prim;
   MeshSamples samples, mirror_samples;
   std::vector<uint8_t> rgb;
   std::vector<LightBounds> lights;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ray/scene.h"
+#include "ray/table.h"
 
 namespace vlmrm {
 
@@ -60,23 +61,23 @@ constexpr int kMaxRuns = kMaxSlots * 2;
 // Points that meshes may keep from one light.
 struct QueuedPoints {
   size_t count = 0;
-  std::vector<float> x, y, near;         // texel of the shadow map and nearness to the light
-  std::vector<int32_t> fragment, delta;  // what 0xBBGGRR the light adds to which fragment
-  std::vector<int32_t> dark;             // the answer
+  Table<float> x, y, near;         // texel of the shadow map and nearness to the light
+  Table<int32_t> fragment, delta;  // what 0xBBGGRR the light adds to which fragment
+  Table<int32_t> dark;             // the answer
 };
 
 // The same points in the order of the cells of a grid.
 struct PointGrid {
-  std::vector<float> x, y, near;
-  std::vector<int32_t> dark, index, cell, start;
+  Table<float> x, y, near;
+  Table<int32_t> dark, index, cell, start;
 };
 
 // Fragments whose lights are known only when the whole picture is painted, and their pixels.
 struct ShadowQueue {
   size_t num_points = 0, num_fragments = 0, num_pixels = 0;
   std::vector<QueuedPoints> light;
-  std::vector<int32_t> rgb, pixel, weight;  // of fragments, 0xBBGGRR; numbers of their pixels
-  std::vector<int32_t> place;               // of pixels, in the picture
+  Table<int32_t> rgb, pixel, weight;  // of fragments, 0xBBGGRR; numbers of their pixels
+  Table<int32_t> place;               // of pixels, in the picture
   std::vector<uint64_t> sum;                // of their fragments: red, green and blue, 16 bits each
   PointGrid grid;
 };
@@ -85,8 +86,8 @@ struct Background;  // cache.h
 
 // What is seen at some places; `prim` is empty without meshes.
 struct SurfaceTable {
-  std::vector<float> depth;
-  std::vector<int32_t> id, prim;
+  Table<float> depth;
+  Table<int32_t> id, prim;
 };
 // What of the triangles each of a pixel's four sub-samples shows: tables (height, pitch, 4), where
 // depth is zfar if there are none.
@@ -100,9 +101,11 @@ struct Run {
 // Surfaces to be shaded at the centre of a slot's pixel, and how many of its four samples show them.
 struct FragmentTable {
   int count = 0;
-  std::vector<float> depth;
-  std::vector<int32_t> id, prim, slot, weight;
+  Table<float> depth;
+  Table<int32_t> id, prim, slot, weight;
 };
+
+constexpr int kSmallHeight = 160;  // of pictures that show facets: they cost about 0.2 ms
 
 struct Frame {
   Frame(const Scene& scene, int height, int width);
@@ -114,32 +117,33 @@ struct Frame {
   void copy_probe(float background, float* depth_out, int32_t* geom_out) const;
 
   int height, width, pitch;
+  bool facets;  // round shapes show MuJoCo's facets along their outlines
   float step_x, step_y;  // size of a pixel at unit depth
   bool sky_magnified;  // no pixel covers a whole texel of the sky
   float left, top;     // centre of pixel (0, 0) at unit depth
-  std::vector<float> depth, mirror_depth;
-  std::vector<int32_t> id, mirror_id;
-  std::vector<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
+  Table<float> depth, mirror_depth;
+  Table<int32_t> id, mirror_id;
+  Table<int32_t> prim, mirror_prim;  // triangle, where `id` is of a mesh; empty without meshes
   MeshSamples samples, mirror_samples;     // likewise
-  std::vector<float> screen;   // places of one mesh's vertices in the picture
+  Table<float> screen;   // places of one mesh's vertices in the picture
   // Colours of vertices that were lit ahead, and where those of each view begin.
-  std::vector<float> lit;
+  Table<float> lit;
   std::vector<size_t> lit_at;
-  std::vector<int32_t> corners_seen;
+  Table<int32_t> corners_seen;
   size_t num_lit = 0;
   std::vector<ViewGeom> view;  // all geoms, then all mirrored geoms
-  std::vector<int32_t> order;
+  Table<int32_t> order;
   std::vector<ViewLight> light, mirror_light;
   std::vector<std::vector<Caster>> casters;  // per light
-  std::vector<int32_t> num_casters;
+  Table<int32_t> num_casters;
   // Per light the casters' u0, u1, v0, v1 and strips as eight rows of `caster_pitch`, then bounds of
   // all together but for `lone_plane`, the one plane among them, if there is one.
   int32_t caster_pitch;
-  std::vector<int32_t> lone_plane;
-  std::vector<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
+  Table<int32_t> lone_plane;
+  Table<float> mesh_bounds;  // (lights, 4): u0, u1, v0, v1 of the queued casters
   bool queues;  // some light has such casters
   ShadowQueue queue;
-  std::vector<std::vector<float>> caster_bounds;
+  std::vector<Table<float>> caster_bounds;
   float world[3][3];  // world axes in camera space
   double eye[3];      // world position of the eye
   bool far;           // some geom may pass through the sky box
@@ -154,7 +158,7 @@ struct Frame {
   float sky_radius, sky_height;  // of the cylinder that is the sky box, half its height
   mutable int32_t sky_level_guess = 0;
   int num_transparent;
-  std::vector<int32_t> transparent;  // nearest first
+  Table<int32_t> transparent;  // nearest first
 
   // The static-background cache. Each bitmap has `words` words a row and one bit a pixel.
   int row_begin = 0, row_end;              // rows to draw
@@ -170,18 +174,18 @@ struct Frame {
   // Slots: pixels drawn one by one. The first kMaxSlots show several surfaces; tables of four a slot
   // hold their sub-samples. The others show one, and its mirror image.
   int num_slots = 0, num_smooth = 0;
-  std::vector<int32_t> slot_x, slot_y;
-  std::vector<int32_t> slot_queued;  // number in the ShadowQueue, or -1
+  Table<int32_t> slot_x, slot_y;
+  Table<int32_t> slot_queued;  // number in the ShadowQueue, or -1
   SurfaceTable center, mirror_center;
-  std::vector<float> sample_x, sample_y;
+  Table<float> sample_x, sample_y;
   SurfaceTable sample, mirror_sample;
   std::vector<uint64_t> accumulator;  // red, green and blue, 16 bits each
   // Slots that may show a geom: runs in the order of discovery, then sorted by geom.
   int num_pairs = 0, num_runs = 0;
-  std::vector<int32_t> pair_slot, pair_sorted;
+  Table<int32_t> pair_slot, pair_sorted;
   std::vector<Run> run;
   FragmentTable fragment, sorted_fragment;
-  std::vector<int32_t> bucket;
+  Table<int32_t> bucket;
 };
 
 // Places the camera, geoms, lights and shadow casters of one world.

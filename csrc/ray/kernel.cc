@@ -183,8 +183,8 @@ VLMRM_INLINE int edges_of(const int32_t* ids, const Frame& f, int row, int col) 
 }
 
 // Bit i is set where the triangles at pixel col + i are not the same in all samples.
-inline int mixed_of(const Frame& f, const MeshSamples& samples, const std::vector<int32_t>& ids,
-                    const std::vector<int32_t>& prims, const std::vector<float>& depths, float zfar,
+inline int mixed_of(const Frame& f, const MeshSamples& samples, const Table<int32_t>& ids,
+                    const Table<int32_t>& prims, const Table<float>& depths, float zfar,
                     int row, int col, int count) {
   const size_t first = static_cast<size_t>(row) * f.pitch + col;
   vm some = {};

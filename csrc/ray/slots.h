@@ -70,30 +70,34 @@ class SlotQueue {
     store(f_.slot_queued.data() + n, splat(int32_t{-1}));
   }
 
-  VLMRM_INLINE vi triangles(const std::vector<int32_t>& id, const std::vector<int32_t>& prim,
+  VLMRM_INLINE vi triangles(const Table<int32_t>& id, const Table<int32_t>& prim,
                             int at, vm in) const {
     const int meshes = meshes_of(f_, id.data() + at, kLanes) & bits(in);
     return mask_of(meshes) & load(prim.data() + at);
   }
 
-  VLMRM_INLINE void append_centers(SurfaceTable& to, const std::vector<int32_t>& id,
-                                   const std::vector<float>& depth,
-                                   const std::vector<int32_t>& prim, int at, vm in) {
+  VLMRM_INLINE void append_centers(SurfaceTable& to, const Table<int32_t>& id,
+                                   const Table<float>& depth,
+                                   const Table<int32_t>& prim, int at, vm in) {
     const int n = f_.num_slots;
     append(to.id.data() + n, in, load(id.data() + at));
     append(to.depth.data() + n, in, load(depth.data() + at));
     if (!prim.empty()) append(to.prim.data() + n, in, triangles(id, prim, at, in));
   }
 
-  VLMRM_INLINE void add_fragments(const std::vector<int32_t>& id, const std::vector<float>& depth,
-                                  const std::vector<int32_t>& prim, int at, vm in, vi slot) {
+  VLMRM_INLINE void add_fragments(const Table<int32_t>& id, const Table<float>& depth,
+                                  const Table<int32_t>& prim, int at, vm in, vi slot) {
     if (!any(in)) return;
     FragmentTable& to = f_.fragment;
     append(to.id.data() + to.count, in, load(id.data() + at));
     append(to.depth.data() + to.count, in, load(depth.data() + at));
     append(to.slot.data() + to.count, in, slot);
     store(to.weight.data() + to.count, splat(int32_t{4}));
-    if (!prim.empty()) append(to.prim.data() + to.count, in, triangles(id, prim, at, in));
+    if (!prim.empty()) {
+      append(to.prim.data() + to.count, in, triangles(id, prim, at, in));
+    } else if (f_.facets) {
+      store(to.prim.data() + to.count, vi{});
+    }
     to.count += __builtin_popcount(bits(in));
   }
 

@@ -193,6 +193,21 @@ VLMRM_INLINE MeshHit next_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to,
   return hit;
 }
 
+// Calls keep(lanes, i, t) for each triangle i that some rays meet with from < t <= to.
+template <bool kBothSides, class Keep>
+VLMRM_INLINE void all_triangles(const Mesh& mesh, v3 o, v3 d, vf from, vf to, Keep&& keep) {
+  const Packet r = make_packet(o, d);
+  walk(mesh, r, from, &to, [&](int32_t first, int32_t end, vf*) {
+    for (int32_t i = first; i < end; ++i) {
+      const Crossing c = crossing<kBothSides>(mesh.shape[i].number, r);
+      if (!any(c.inside)) continue;
+      const vf t = c.t / abs(c.det);
+      const vm win = c.inside & (t > from) & (t <= to);
+      if (any(win)) keep(win, i, t);
+    }
+  });
+}
+
 // What glPolygonOffset does to a shadow map: a triangle moves away from the light by `amount` times
 // its slope along the axis of the map, `side` or `up`, in which it is steeper.
 struct SlopeOffset {

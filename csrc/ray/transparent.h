@@ -95,6 +95,7 @@ class Glass {
     for (int k = 0; k < f_.num_transparent; ++k) {
       const ViewGeom& g = f_.view[view_of(k)];
       if (!g.drawn) continue;
+      if (g.type == kMesh) light_ahead(scene_, &f_, view_of(k), (g.x1 - g.x0) * (g.y1 - g.y0));
       x0 = std::min(x0, g.x0), x1 = std::max(x1, g.x1);
       y0 = std::min(y0, g.y0), y1 = std::max(y1, g.y1);
     }

@@ -31,6 +31,7 @@ VLMRM_INLINE v3 lay_over(v3 under, v3 over, float alpha, bool additive) {
 }
 
 constexpr int32_t kNoTriangle = 0x7fffffff;
+constexpr int kMostLayers = 12;  // triangles over a sample that are found in one walk
 
 // A transparent mesh in a packet of pixels. It is not sorted: each of its triangles is blended over
 // what the ones before it left in the sub-samples.
@@ -46,6 +47,7 @@ class MeshGlass {
     for (int s = 0; s < 4; ++s) {
       sample_[s].x = splat(f_.left) + (px + splat(kSampleX[s])) * splat(f_.step_x);
       sample_[s].y = splat(f_.top - (row_ + kSampleY[s]) * f_.step_y);
+      collect(&sample_[s]);
       advance(all_lanes(), splat(int32_t{-1}), &sample_[s]);
       seen |= sample_[s].number < splat(kNoTriangle);
     }
@@ -81,28 +83,85 @@ class MeshGlass {
   }
 
  private:
-  // Where a sample is, and its next triangle in drawing order.
+  // Where a sample is, the triangles over it, and the next of them in drawing order.
   struct Sample {
     vf x, y;
     vi number, prim;
     vf t;
+    int layers;     // the most that lie over one lane
+    bool complete;  // all are listed
+    int32_t numbers[kMostLayers][kLanes], prims[kMostLayers][kLanes];
+    float depths[kMostLayers][kLanes];
   };
+
+  Range range(vm shown) const {
+    const int at = row_ * f_.pitch + col_;
+    Range r = range_of(scene_, f_, g_, at);
+    if (g_.mirrored) shown &= (load(f_.id.data() + at) >> 3) == splat(f_.reflective);
+    r.to = select(shown, r.to, splat(-1.0f));
+    return r;
+  }
+
+  Ray ray(const Sample& s) const {
+    return f_.orthographic ? eye_ray<true>(g_, s.x, s.y) : eye_ray<false>(g_, s.x, s.y);
+  }
+
+  // Lists what lies over a sample, in no order.
+  void collect(Sample* s) {
+    int count[kLanes] = {0};
+    s->layers = 0, s->complete = true;
+    auto keep = [&](vm win, int32_t i, vf t) {
+      float depth[kLanes];
+      store(depth, t);
+      for (int rest = bits(win); rest; rest &= rest - 1) {
+        const int lane = __builtin_ctz(rest), k = count[lane]++;
+        if (k >= kMostLayers) return void(s->complete = false);
+        if (k == s->layers) {
+          store(s->numbers[k], splat(kNoTriangle));
+          ++s->layers;
+        }
+        s->numbers[k][lane] = g_.mesh->source[i];
+        s->prims[k][lane] = i;
+        s->depths[k][lane] = depth[lane];
+      }
+    };
+    const Range limits = range(all_lanes());
+    const Ray r = ray(*s);
+    if (g_.hollow) {
+      all_triangles<true>(*g_.mesh, r.o, r.d, limits.from, limits.to, keep);
+    } else {
+      all_triangles<false>(*g_.mesh, r.o, r.d, limits.from, limits.to, keep);
+    }
+  }
 
   // Moves lanes of `todo` on to the triangle after number `after`.
   void advance(vm todo, vi after, Sample* s) {
-    const int at = row_ * f_.pitch + col_;
-    Range range = range_of(scene_, f_, g_, at);
-    vm shown = todo;
-    if (g_.mirrored) shown &= (load(f_.id.data() + at) >> 3) == splat(f_.reflective);
-    range.to = select(shown, range.to, splat(-1.0f));
-    vi number = splat(kNoTriangle);
-    const Ray r = f_.orthographic ? eye_ray<true>(g_, s->x, s->y) : eye_ray<false>(g_, s->x, s->y);
-    const MeshHit h =
-        g_.hollow ? next_triangle<true>(*g_.mesh, r.o, r.d, range.from, range.to, after, &number)
-                 : next_triangle<false>(*g_.mesh, r.o, r.d, range.from, range.to, after, &number);
+    vi number = splat(kNoTriangle), prim = vi{};
+    vf t = vf{};
+    if (s->complete) {
+      for (int k = 0; k < s->layers; ++k) {
+        const vi n = load(s->numbers[k]);
+        const vm win = (n > after) & (n < number);
+        number = select(win, n, number);
+        prim = select(win, load(s->prims[k]), prim), t = select(win, load(s->depths[k]), t);
+      }
+    } else {
+      trace(todo, after, *s, &number, &prim, &t);
+    }
     s->number = select(todo, number, s->number);
-    s->prim = select(todo, h.prim, s->prim);
-    s->t = select(todo, h.t, s->t);
+    s->prim = select(todo, prim, s->prim);
+    s->t = select(todo, t, s->t);
+  }
+
+  // The same where more triangles lie over a sample than are listed.
+  __attribute__((noinline)) void trace(vm todo, vi after, const Sample& s, vi* number, vi* prim,
+                                       vf* t) const {
+    const Range limits = range(todo);
+    const Ray r = ray(s);
+    const MeshHit h =
+        g_.hollow ? next_triangle<true>(*g_.mesh, r.o, r.d, limits.from, limits.to, after, number)
+                 : next_triangle<false>(*g_.mesh, r.o, r.d, limits.from, limits.to, after, number);
+    *prim = h.prim, *t = h.t;
   }
 
   const Scene& scene_;
