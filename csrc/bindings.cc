@@ -159,6 +159,8 @@ std::shared_ptr<Scene> make_scene(const Array<int32_t>& geom_ints, const Array<f
   scene->global_ambient = number("global_ambient");
   scene->orthographic = integer("orthographic");
   scene->round = number("round");
+  scene->round_along = number("round_along");
+  scene->lathe = make_lathe(integer("slices"), integer("stacks"));
   scene->cull = integer("cull_face");
   scene->additive = integer("additive");
   scene->fog = integer("fog");
@@ -275,7 +277,7 @@ constexpr int kMinBand = 8;  // rows: thinner bands would be all set-up
 class Renderer {
  public:
   Renderer(std::shared_ptr<Scene> scene, int height, int width, int num_threads,
-           const py::object& format, bool planar, int supersample, bool cache)
+           const py::object& format, bool planar, int supersample, bool cache, int facets)
       : scene_(std::move(scene)),
         sink_(make_sink(height, width, format, planar, supersample)),
         pool_(std::make_unique<ThreadPool>(num_threads)) {
@@ -285,6 +287,8 @@ class Renderer {
           std::make_unique<Frame>(*scene_, sink_.drawn_height(), sink_.drawn_width()));
       scratch_.push_back(std::make_unique<SinkScratch>(sink_));
     }
+    // Without a wish, pictures have facets where outlines are a large part of them.
+    for (auto& frame : frames_) frame->facets = facets < 0 ? frame->facets : facets > 0;
     if (cache) cache_ = std::make_unique<BackgroundCache>(*scene_, *frames_[0], kernel_.draw);
     seconds_.resize(num_threads);
   }
@@ -473,10 +477,10 @@ PYBIND11_MODULE(_core, m) {
            py::arg("options"));
   py::class_<vlmrm::Renderer>(m, "Renderer")
       .def(py::init<std::shared_ptr<vlmrm::Scene>, int, int, int, const py::object&, bool, int,
-                    bool>(),
+                    bool, int>(),
            py::arg("scene"), py::arg("height"), py::arg("width"), py::arg("num_threads"),
            py::arg("number_format") = py::none(), py::arg("planar") = false, py::arg("supersample") = 1,
-           py::arg("cache") = true)
+           py::arg("cache") = true, py::arg("facets") = -1)
       .def("cache_counts", &vlmrm::Renderer::cache_counts)
       .def("probe", &vlmrm::Renderer::probe, py::arg("depth").noconvert(),
            py::arg("geom").noconvert(), py::arg("background"), py::arg("arrays"),

@@ -9,7 +9,9 @@
 
 #include "ray/frame.h"
 #include "ray/intersect.h"
+#include "ray/lathe.h"
 #include "ray/raster.h"
+#include "ray/shade_lathe.h"
 #include "ray/shade_mesh.h"
 #include "ray/simd.h"
 #include "ray/slots.h"
@@ -25,7 +27,8 @@ class Resolve {
  public:
   Resolve(const Scene& scene, Frame* frame, uint8_t* rgb)
       : scene_(scene), f_(*frame), rgb_(rgb), num_views_(2 * static_cast<int>(scene.geoms.size())),
-        has_meshes_(!frame->prim.empty()), queue_(frame) {}
+        has_meshes_(!frame->prim.empty()),
+        has_prims_(has_meshes_ || frame->facets), queue_(frame) {}
 
   // Queues pixels of a packet: those whose samples may differ, and those that show their centre.
   void add_slots(int row, int col, int mixed, int smooth) {
@@ -37,7 +40,11 @@ class Resolve {
   void flush() {
     if (queue_.is_empty()) return;
     place_samples();
-    sample_pairs();
+    if (f_.facets && scene_.lathe.slices > 0) {
+      sample_pairs<true>();
+    } else {
+      sample_pairs<false>();
+    }
     make_fragments();
     shade_fragments();
     write_pixels();
@@ -66,7 +73,7 @@ class Resolve {
   void clear(SurfaceTable* samples, int k, vf depth) {
     store(samples->depth.data() + k, depth);
     store(samples->id.data() + k, splat(int32_t{-1}));
-    if (has_meshes_) store(samples->prim.data() + k, vi{});
+    if (has_prims_) store(samples->prim.data() + k, vi{});
   }
 
   // Gives a packet of samples the triangles that cover them, where allowed and behind `front`.
@@ -105,6 +112,7 @@ class Resolve {
     return bucket + 1;
   }
 
+  template <bool kFacets>
   struct SamplePair {
     Resolve* self;
     const ViewGeom& g;
@@ -113,7 +121,7 @@ class Resolve {
     VLMRM_INLINE void run() {
       SurfaceTable* to = g.mirrored ? &self->f_.mirror_sample : &self->f_.sample;
       for (int k = begin; k < end; k += kSlots) {
-        self->sample_view<kType>(g, view, k, std::min(kSlots, end - k), to);
+        self->sample_view<kType, kFacets>(g, view, k, std::min(kSlots, end - k), to);
       }
     }
   };
@@ -130,18 +138,32 @@ class Resolve {
     }
   }
 
-  void sample_pairs() {
+  // One copy of each case: the search for facets would take registers from the other.
+  template <bool kFacets>
+  __attribute__((noinline)) void sample_pairs() {
     sort_pairs();
     for (int v = 0; v < num_views_; ++v) {
       if (2 * v == num_views_ && f_.mirror && has_meshes_) take_mirrored_triangles();
       const int begin = f_.bucket[v], end = f_.bucket[v + 1];
       if (begin == end || f_.view[v].type == kMesh) continue;
-      with_type(f_.view[v].type, SamplePair{this, f_.view[v], v, begin, end});
+      with_type(f_.view[v].type, SamplePair<kFacets>{this, f_.view[v], v, begin, end});
     }
   }
 
+  template <int kType, bool kFacets>
+  VLMRM_INLINE Hit sample_hit(const ViewGeom& g, vf x, vf y, Range range) const {
+    if constexpr (kFacets && is_lathed(kType)) {
+      if (!g.hollow) {
+        const Lathed<kType> shape(scene_, g);
+        return shape.hit(f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y));
+      }
+    }
+    return f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
+                      : hit_eye<kType>(g, x, y, range);
+  }
+
   // Keeps what the samples of `count` slots show of a geom, where it is the nearest so far.
-  template <int kType>
+  template <int kType, bool kFacets>
   VLMRM_INLINE void sample_view(const ViewGeom& g, int view, int begin, int count,
                                 SurfaceTable* to) {
     int32_t slot[kSlots];
@@ -149,8 +171,7 @@ class Resolve {
     const vf x = load_fours(f_.sample_x.data(), slot), y = load_fours(f_.sample_y.data(), slot);
     const vf old = load_fours(to->depth.data(), slot);
     const Range range = {splat(scene_.znear), old};
-    const Hit h = f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
-                             : hit_eye<kType>(g, x, y, range);
+    const Hit h = sample_hit<kType, kFacets>(g, x, y, range);
     vm wins = h.mask & (h.t > splat(scene_.znear)) & (h.t <= old);
     if (g.mirrored) {
       const vi under = load_fours(f_.sample.id.data(), slot) >> 3;
@@ -162,7 +183,7 @@ class Resolve {
     };
     keep(to->depth.data(), h.t);
     keep(to->id.data(), h.face + splat(int32_t{view * 8}));
-    if (has_meshes_) keep(to->prim.data(), vi{});
+    if (has_prims_) keep(to->prim.data(), h.prim);
   }
 
   // One fragment per distinct surface among the samples of a slot.
@@ -184,7 +205,7 @@ class Resolve {
     vm same[3] = {turn<1>(id) == id, turn<2>(id) == id, turn<3>(id) == id};
     vm centered = id == center_id;
     vi prim = vi{};
-    if (has_meshes_) {
+    if (has_prims_) {
       prim = load(sample.prim.data() + 4 * s);
       same[0] &= turn<1>(prim) == prim, same[1] &= turn<2>(prim) == prim;
       same[2] &= turn<3>(prim) == prim, centered &= prim == each_four_times(center.prim.data() + s);
@@ -199,40 +220,51 @@ class Resolve {
                                               load(sample.depth.data() + 4 * s)));
     append(to.weight.data() + n, shown, weight + (~centered & splat(int32_t{kBeside})));
     append(to.slot.data() + n, shown, splat(int32_t{s}) + (lane_number() >> 2));
-    if (has_meshes_) append(to.prim.data() + n, shown, prim);
+    if (has_prims_) append(to.prim.data() + n, shown, prim);
     to.count += __builtin_popcount(bits(shown));
   }
 
   void sort_fragments() {
     const FragmentTable& from = f_.fragment;
     FragmentTable& to = f_.sorted_fragment;
-    int32_t* count = clear_buckets(num_views_ + 1) + 1;  // the sky's view is -1
-    for (int i = 0; i < from.count; ++i) ++count[from.id[i] >> 3];
-    int32_t* next = start_buckets(num_views_ + 1) + 1;
+    const int keys = 2 * (num_views_ + 1);
+    auto key = [&](int i) {
+      const int facet = has_prims_ ? from.prim[i] >> kFacetShift : 0;
+      return 2 * ((from.id[i] >> 3) + 1) + facet;  // the sky's view is -1
+    };
+    int32_t* count = clear_buckets(keys);
+    for (int i = 0; i < from.count; ++i) ++count[key(i)];
+    int32_t* next = start_buckets(keys);
     for (int i = 0; i < from.count; ++i) {
-      const int k = next[from.id[i] >> 3]++;
+      const int k = next[key(i)]++;
       to.id[k] = from.id[i], to.depth[k] = from.depth[i];
       to.slot[k] = from.slot[i], to.weight[k] = from.weight[i];
-      if (has_meshes_) to.prim[k] = from.prim[i];
+      if (has_prims_) to.prim[k] = from.prim[i];
     }
   }
 
-  // Shades them sorted by geom; bucket 0 is the sky.
+  // Shades them sorted by geom, facets after the rest of it; the first two buckets are the sky.
   void shade_fragments() {
     sort_fragments();
     std::fill_n(f_.accumulator.begin(), f_.num_slots, uint64_t{0});
     std::fill_n(f_.accumulator.begin() + kMaxSlots, f_.num_smooth, uint64_t{0});
-    for (int v = 0; v <= num_views_; ++v) {
-      if (v > 0 && f_.view[v - 1].type == kMesh && f_.bucket[v] < f_.bucket[v + 1]) {
-        light_ahead(scene_, &f_, v - 1, 3 * (f_.bucket[v + 1] - f_.bucket[v]));
+    for (int v = 0; v < 2 * (num_views_ + 1); ++v) {
+      if (v > 1 && f_.view[(v >> 1) - 1].type == kMesh && f_.bucket[v] < f_.bucket[v + 1]) {
+        light_ahead(scene_, &f_, (v >> 1) - 1, 3 * (f_.bucket[v + 1] - f_.bucket[v]));
       }
       for (int k = f_.bucket[v]; k < f_.bucket[v + 1]; k += kLanes) {
-        shade_packet(v - 1, k, std::min(kLanes, f_.bucket[v + 1] - k));
+        const int count = std::min(kLanes, f_.bucket[v + 1] - k);
+        if (v & 1) {
+          shade_packet<true>((v >> 1) - 1, k, count);
+        } else {
+          shade_packet<false>((v >> 1) - 1, k, count);
+        }
       }
     }
   }
 
-  void shade_packet(int view, int begin, int count) {
+  template <bool kFacets>
+  __attribute__((noinline)) void shade_packet(int view, int begin, int count) {
     const FragmentTable& from = f_.sorted_fragment;
     // Lanes beyond the last hold the first once more.
     const vm in = first_lanes(count);
@@ -245,16 +277,20 @@ class Resolve {
     q.y = splat(f_.top) - to_float(gather(f_.slot_y.data(), slot)) * splat(f_.step_y);
     q.t = take(from.depth);
     q.face = id & splat(int32_t{7});
-    q.prim = has_meshes_ ? take(from.prim) : vi{};
+    q.prim = has_prims_ ? take(from.prim) : vi{};
     q.active = all_lanes();
     if (view >= 0 && f_.view[view].type == kPlane) {
       move_to_center(f_.view[view], weight >= splat(int32_t{kBeside}), &q);
     }
+    FacetPoint point;
+    if (kFacets) point = place_facet(scene_, f_, f_.view[view], &q);
     if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
     q.queue = queue_for(&f_, view);
     if (q.queue) q.active = in;
     const size_t queued = f_.queue.num_points;
-    const Color c = view < 0 ? shade_sky(scene_, f_, q.x, q.y) : shade_any(scene_, f_, view, q);
+    const Color c = kFacets    ? shade_facets(scene_, f_, view, q, point)
+                    : view < 0 ? shade_sky(scene_, f_, q.x, q.y)
+                               : shade_any(scene_, f_, view, q);
     if (f_.queue.num_points != queued) return queue_packet(c, from, begin, count);
     int32_t rgb[kLanes];
     store(rgb, pack_bytes(c));
@@ -270,7 +306,7 @@ class Resolve {
     if (scene_.orthographic || !any(beside)) return;
     const float* n = g.axis[2];
     const vf t = splat(g.eye[2]) / (splat(n[2]) - q->x * splat(n[0]) - q->y * splat(n[1]));
-    beside &= (t > splat(0.5f) * q->t) & (t < splat(2.0f) * q->t);
+    beside &= (t > splat(0.01f) * q->t) & (t < splat(100.0f) * q->t);
     q->t = select(beside, t, q->t);
   }
 
@@ -316,6 +352,7 @@ class Resolve {
   uint8_t* rgb_;
   int num_views_;
   bool has_meshes_;
+  bool has_prims_;  // of triangles or facets
   SlotQueue queue_;
 };
 

@@ -97,6 +97,24 @@ struct Assets {
   std::vector<Mesh> meshes;
 };
 
+// The facets that round shapes are made of: of a unit sphere, cut at the equator for a cylinder. Rows
+// go from the lower pole to the upper one with the cylinder's side in the middle, and both ends twice.
+struct Lathe {
+  float slices = 0, stacks = 0;          // around, along a side; 0 where shapes are drawn round
+  int32_t side = 1;                      // row of the cylinder's side
+  float first = 0;                       // entry of `cosine` of the slice at 0 degrees
+  float apothem = 1;                     // cosine of half a slice
+  float half_width = 0;                  // sine of half a slice
+  float step_cosine = 1, step_sine = 0;  // of a slice
+  float ring_cosine = 1, ring_sine = 0;  // of a ring
+  float half_ring_cosine = 1, half_ring_sine = 0;
+  std::vector<float> cosine, sine;       // of where slices begin
+  std::vector<float> low_cosine, low_sine, high_cosine, high_sine;  // of the latitudes of rows
+};
+
+// Source: MuJoCo's makeBuiltin.
+Lathe make_lathe(int32_t slices, int32_t stacks);
+
 struct Scene {
   std::shared_ptr<const Assets> assets;
   const Texture* textures = nullptr;  // those of `assets`
@@ -120,6 +138,8 @@ struct Scene {
   float haze_rgb[3] = {1, 1, 1};
   float global_ambient = 0;
   float round = 1;       // radius of a circle with the area of MuJoCo's unit polygon
+  float round_along = 1; // the same from pole to pole of a sphere
+  Lathe lathe;
   int32_t cull = 1;      // back faces are not drawn
   int32_t additive = 0;  // transparent geoms add up
   int32_t fog = 0;

@@ -312,6 +312,7 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   const size_t pixels = static_cast<size_t>(pitch) * h;
   const float half_width =
       scene.half_width > 0 ? scene.half_width : scene.half_height * static_cast<float>(w) / h;
+  facets = h < kSmallHeight;
   step_x = 2 * half_width / w;
   step_y = 2 * scene.half_height / h;
   orthographic = scene.orthographic != 0;
@@ -336,12 +337,17 @@ Frame::Frame(const Scene& scene, int h, int w) : height(h), width(w), pitch((w +
   resize(&mirror_center, kMaxSlots);
   resize(&sample, 4 * kMaxSlots);
   resize(&mirror_sample, 4 * kMaxSlots);
+  for (auto* table : {&center, &mirror_center, &sample, &mirror_sample}) {
+    table->prim.resize(table->id.size());
+  }
   accumulator.resize(2 * kMaxSlots);
   for (auto* table : {&pair_slot, &pair_sorted}) table->resize(kMaxPairs);
   run.resize(kMaxRuns);
   for (auto* table : {&fragment, &sorted_fragment}) {
     table->depth.resize(kMaxFragments);
-    for (auto* column : {&table->id, &table->slot, &table->weight}) column->resize(kMaxFragments);
+    for (auto* column : {&table->id, &table->prim, &table->slot, &table->weight}) {
+      column->resize(kMaxFragments);
+    }
   }
   fit(scene);
 }
@@ -357,10 +363,6 @@ void Frame::fit(const Scene& scene) {
     prim.resize(id.size());
     resize(&samples, 4 * depth.size());
     samples.prim.resize(samples.id.size());
-    for (auto* table : {&center, &mirror_center, &sample, &mirror_sample}) {
-      table->prim.resize(table->id.size());
-    }
-    for (auto* table : {&fragment, &sorted_fragment}) table->prim.resize(kMaxFragments);
   }
   if (meshes && scene.reflective >= 0 && mirror_prim.empty()) {
     mirror_prim.resize(id.size());
@@ -373,7 +375,7 @@ void Frame::fit(const Scene& scene) {
     corners_seen.resize(2 * n);
     order.resize(n);
     transparent.resize(n);
-    bucket.resize(2 * n + 3);
+    bucket.resize(4 * n + 4);
   }
   if (light.size() < num_lights) {
     light.resize(num_lights);

@@ -39,11 +39,11 @@ VLMRM_INLINE Triangle triangle_at(const Mesh& mesh, vi prim) {
 // triangle only covers samples beside it. `near` is the depth of such a sample.
 VLMRM_INLINE vf plane_depth(const Triangle& t, v3 o, v3 d, vf near) {
   const vf depth = -dot(o - t.corner, t.normal) / dot(d, t.normal);
-  const vm usable = (depth > near * splat(0.5f)) & (depth < near * splat(2.0f));
+  const vm usable = (depth > near * splat(0.01f)) & (depth < near * splat(100.0f));
   return select(usable, depth, near);
 }
 
-VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-1.0f)), splat(2.0f)); }
+VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-100.0f)), splat(100.0f)); }
 
 VLMRM_INLINE void set_weights(v3 local, Triangle* t) {
   const v3 from = local - t->corner;

@@ -15,7 +15,7 @@ constexpr float kNowhere = 1e30f;
 
 template <int kType>
 VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v3 o, v3 d, vf limit,
-                       vf offset) {
+                       vf offset, bool facets) {
   if (kType == kMesh) {
     return any_triangle(*g.mesh, o, d, limit,
                         {to_local(g, splat3(l.side)), to_local(g, splat3(l.up)), offset});
@@ -25,6 +25,12 @@ VLMRM_INLINE vm blocks(const Caster& c, const ViewGeom& g, const ViewLight& l, v
   if (kType == kPlane) {
     in = hit_local<kPlane, true>(o, d, g.size);
     return in.mask & (in.t > splat(1e-4f)) & (in.t < limit);
+  }
+  // The plane of a facet may lead into a shape, whose wall is then before the light.
+  if (facets) {
+    const Hit out = hit_local<kType, true>(o, d, g.size);
+    const vf margin = (offset + splat(0.05f * g.size[0])) * rsqrt(max(dot(d, d), splat(1e-20f)));
+    return shadow | (out.mask & (out.t > margin) & (out.t < limit));
   }
   // The far wall casts too where the near plane of the map cuts the geom open, and on what is
   // seen inside of glass.
@@ -42,10 +48,11 @@ struct CasterTest {
   const ViewLight& l;
   v3 o, d;
   vf limit, offset;
+  bool facets;
   vm shadow;
   template <int kType>
   VLMRM_INLINE void run() {
-    shadow = blocks<kType>(c, g, l, o, d, limit, offset);
+    shadow = blocks<kType>(c, g, l, o, d, limit, offset, facets);
   }
 };
 
@@ -123,6 +130,10 @@ VLMRM_INLINE int near_casters(const Frame& f, int light, int first, const Footpr
               (off < reach + load(u0 + 7 * pitch)));
 }
 
+// What lies in shadow: a point of a shape, the same without the casters that are queued, or a point in
+// the plane of a facet.
+enum class ShadowOf { kShape, kUnqueued, kFacet };
+
 // Offsets from a light along the three axes of its shadow map.
 struct LightPlace {
   vf depth, u, v, reach;
@@ -130,7 +141,7 @@ struct LightPlace {
 
 __attribute__((noinline)) static vm trace_shadow(const Scene& scene, const Frame& f, int index,
                                                  int self, v3 p, v3 n, vm todo,
-                                                 const LightPlace& at, bool leave_queued);
+                                                 const LightPlace& at, ShadowOf what);
 
 VLMRM_INLINE LightPlace place_in_light(const Scene& scene, const Frame& f, int index, v3 p) {
   const ViewLight& l = f.light[index];
@@ -149,9 +160,9 @@ VLMRM_INLINE vm in_map(const Scene& scene, const LightPlace& at) {
   return (at.depth > splat(scene.znear)) & (abs(at.u) < at.reach) & (abs(at.v) < at.reach);
 }
 
-// Lanes of `todo` that the light does not reach; casters that are queued may be left out.
+// Lanes of `todo` that the light does not reach.
 VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
-                          vm todo, bool leave_queued = false) {
+                          vm todo, ShadowOf what = ShadowOf::kShape) {
   const LightPlace at = place_in_light(scene, f, index, p);
   vf u = at.u, v = at.v;
   if (scene.lights[index].type != kDirectional) u /= at.depth, v /= at.depth;
@@ -162,11 +173,11 @@ VLMRM_INLINE vm in_shadow(const Scene& scene, const Frame& f, int index, int sel
     todo &= (u > splat(all[0])) & (u < splat(all[1])) & (v > splat(all[2])) & (v < splat(all[3]));
   }
   // Few packets have more to do, and what they do would take registers from all.
-  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at, leave_queued) : vm{};
+  return any(todo) ? trace_shadow(scene, f, index, self, p, n, todo, at, what) : vm{};
 }
 
 vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n, vm todo,
-                const LightPlace& at, bool leave_queued) {
+                const LightPlace& at, ShadowOf what) {
   const ViewLight& l = f.light[index];
   const bool parallel = scene.lights[index].type == kDirectional;
   v3 from = p - splat3(l.pos);
@@ -179,7 +190,8 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
   vf limit = {};
   v3 dir = {};
   bool snapped = false;
-  const bool mesh = f.view[self].type == kMesh;
+  const bool facets = what == ShadowOf::kFacet;
+  const bool mesh = facets || f.view[self].type == kMesh;
   int first = -kLanes, list = 0;
   for (;;) {
     while (!list && (first += kLanes) < f.num_casters[index]) {
@@ -188,7 +200,7 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
     if (!list) break;
     const Caster& c = f.casters[index][first + __builtin_ctz(list)];
     list &= list - 1;
-    if (leave_queued && c.queued) continue;
+    if (what == ShadowOf::kUnqueued && c.queued) continue;
     if (c.view == self && !mesh && !scene.lights[index].lights_backs) continue;
     const vf across = bu * splat(c.across[0]) + bv * splat(c.across[1]) - splat(c.middle);
     vm near = todo & ~shadow & (bu > splat(c.u0)) & (bu < splat(c.u1)) & (bv > splat(c.v0)) &
@@ -211,7 +223,7 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
                      : v3{-from.x, -from.y, -from.z};
     }
     CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
-                    select(near, limit, splat(-1.0f)), offset, {}};
+                    select(near, limit, splat(-1.0f)), offset, facets, {}};
     with_type(g.type, test);
     shadow |= test.shadow & near;
   }

@@ -87,7 +87,7 @@ VLMRM_INLINE vm near_queued(const Frame& f, int index, vf u, vf v, vm todo) {
 // a mesh may darken are queued, for fragments numbered from the queue's next on.
 VLMRM_INLINE vm light_reaches(const Scene& scene, const Frame& f, int index, int self, v3 p, v3 n,
                               vm todo, const Color& delta, ShadowQueue* queue) {
-  const vm dark = in_shadow(scene, f, index, self, p, n, todo, true);
+  const vm dark = in_shadow(scene, f, index, self, p, n, todo, ShadowOf::kUnqueued);
   const LightPlace at = place_in_light(scene, f, index, p);
   const bool parallel = scene.lights[index].type == kDirectional;
   const vf u = parallel ? at.u : at.u / at.depth, v = parallel ? at.v : at.v / at.depth;

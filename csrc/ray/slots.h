@@ -93,7 +93,11 @@ class SlotQueue {
     append(to.depth.data() + to.count, in, load(depth.data() + at));
     append(to.slot.data() + to.count, in, slot);
     store(to.weight.data() + to.count, splat(int32_t{4}));
-    if (!prim.empty()) append(to.prim.data() + to.count, in, triangles(id, prim, at, in));
+    if (!prim.empty()) {
+      append(to.prim.data() + to.count, in, triangles(id, prim, at, in));
+    } else if (f_.facets) {
+      store(to.prim.data() + to.count, vi{});
+    }
     to.count += __builtin_popcount(bits(in));
   }
 
