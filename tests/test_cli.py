@@ -100,7 +100,7 @@ def test_eval_takes_a_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "command must be one of doctor, eval, pretrain, score, tasks, train"),
+        (["trian"], "command must be one of doctor, eval, fidelity, pretrain, score, tasks, train"),
         (["train"], "TARGET must be a task, a YAML file or a sentence, got none."),
         (["train", "cartpole-uprigth"], "Did you mean 'cartpole-upright'?"),
         (["train", "a robot kneeling"], "--env Humanoid-v5"),

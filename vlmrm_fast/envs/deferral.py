@@ -166,5 +166,5 @@ def gpu_scorer(reward: Any) -> Scorer | None:
     Returns:
         A new scorer, or None where `reward.score` is as good: on a CPU.
     """
-    device = getattr(reward, "device", None)
-    return scorer_of(reward) if getattr(device, "type", "cpu") == "cuda" else None
+    device = getattr(getattr(reward, "device", None), "type", "cpu")
+    return scorer_of(reward) if device == "cuda" and hasattr(reward, "scorer") else None

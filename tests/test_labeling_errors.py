@@ -1,0 +1,89 @@
+"""Where rewards cannot come later, the text says why; elsewhere the device decides."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from labeling_cases import Shades, task_env
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor, VecNormalize
+
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.sb3.labeling import DeferredLabels, check_model, choose_labels
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+
+@pytest.fixture
+def shades() -> Shades:
+    return Shades()
+
+
+class Brightness:
+    """A reward that can only score at once."""
+
+    image_size = 16
+
+    def score(self, frames: np.ndarray) -> np.ndarray:
+        return frames.mean(axis=(1, 2, 3), dtype=np.float32)
+
+
+class Scaled(VecEnvWrapper):
+    """A wrapper that changes rewards."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        return observations, rewards + 1, dones, infos
+
+
+class NoBuffer:
+    """Stands for an algorithm that keeps no steps."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    def get_env(self) -> Any:
+        return self.env
+
+
+def test_what_cannot_be_deferred_says_why(shades: Shades) -> None:
+    plain = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")])
+    cases = [
+        (PPO("MlpPolicy", plain), "an environment that scores no frames, got .* for DummyVecEnv"),
+        (PPO("MlpPolicy", VecNormalize(task_env(shades))), "under VecNormalize.*norm_reward=False"),
+        (PPO("MlpPolicy", VecMonitor(task_env(shades))), "under VecMonitor, which sums up"),
+        (PPO("MlpPolicy", task_env(Brightness())), r"without scorer\(\), got Brightness"),
+        (NoBuffer(task_env(shades)), "without a buffer of rewards, got .* for NoBuffer"),
+    ]
+    for model, text in cases:
+        with pytest.raises(ArgumentError, match=f'labels must be "step" .*{text}'):
+            check_model(model)
+        with pytest.raises(ArgumentError, match='labels must be "step"'):
+            choose_labels("deferred", model)
+        assert choose_labels("auto", model) == []
+        assert choose_labels("step", model) == []
+
+
+def test_a_wrapper_that_changes_rewards_is_found_at_the_first_step(shades: Shades) -> None:
+    for cls in (PPO, SAC):
+        model = cls("MlpPolicy", Scaled(task_env(shades)), device="cpu")
+        with pytest.raises(ArgumentError, match="where a wrapper of the environment changes rew"):
+            model.learn(100, callback=DeferredLabels())
+
+
+@pytest.mark.parametrize(("cores", "deferred"), [(2, True), (1, False)])
+def test_on_a_cpu_auto_defers_where_a_core_is_idle(
+    shades: Shades, monkeypatch: pytest.MonkeyPatch, cores: int, deferred: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    model = PPO("MlpPolicy", task_env(shades), device="cpu")
+    assert [type(item) for item in choose_labels("auto", model)] == [DeferredLabels] * deferred
+    assert [type(item) for item in choose_labels("deferred", model)] == [DeferredLabels]
+    assert choose_labels("step", model) == []
