@@ -129,7 +129,8 @@ def test_many_prompts(benchmark, tmp_path):
     assert np.abs(reward.score_many(frames, many)[:, 5] - alone).max() <= 1e-6
 
 
-@pytest.mark.parametrize("precision", sorted(COSINES))
+# The built-in model is convolutional: int8 is refused.
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("task", ["cartpole-upright", "humanoid-kneeling"])
 @pytest.mark.benchmark(group="fidelity of the built-in model")
 def test_fidelity(benchmark, task, precision):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from parity import Figures
 from small_scenes import SPOTS, SUN, TAN, TEXTURES, SmallScene
@@ -23,7 +25,7 @@ CUBE = """vertex="-.3 -.3 -.3 .3 -.3 -.3 .3 .3 -.3 -.3 .3 -.3 -.3 -.3 .3 .3 -.3 
  -.3 .3 .3" face="0 2 1 0 3 2 4 5 6 4 6 7 0 1 5 0 5 4 1 2 6 1 6 5 2 3 7 2 7 6 3 0 4 3 4 7" """
 
 
-def _text(rows: list[tuple[float, ...]]) -> str:
+def _text(rows: Sequence[Sequence[float]]) -> str:
     return " ".join(f"{x:.6g}" for row in rows for x in row)
 
 

@@ -17,6 +17,7 @@ from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from torch.nn import functional
 
 from vlmrm_fast import layers, towers, vit
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.kernels.reference import (
     ACTIVATIONS,
     OPENAI_MEAN,
@@ -162,6 +163,10 @@ def test_timms_towers_stay_what_they_are(name: str, pool: str, engine: str, prec
     right = expected(tower, images, how)
     if precision == "int8" and not has_int8():
         pytest.skip("this CPU does not run int8")
+    if precision == "int8" and engine == "folded":
+        with pytest.raises(ArgumentError, match="no matrix products to quantise"):
+            towers.build_tower(tower, CPU, precision)
+        return
     built = towers.build_tower(tower, CPU, precision)
     if engine == "packed" and (precision == "fp16" or not layers.can_pack()):
         engine = "eager"
@@ -255,6 +260,16 @@ def test_an_embedding_does_not_depend_on_its_batch() -> None:
         together = built.encode(images, how)
         alone = torch.cat([built.encode(image[None], how) for image in images])
         assert error(together, alone) <= (1e-6 if precision == "fp32" else 5e-3)
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_a_tower_without_products_to_quantise_is_refused(engine: str) -> None:
+    if not has_int8():
+        pytest.skip("this CPU does not run int8")
+    convolutional = vision_tower("RN50", size=64, layers=[1, 1, 1, 1])
+    tower = convolutional if engine == "auto" else vision_tower("ViT-S-32", 1, 64)
+    with pytest.raises(ArgumentError, match='precision must be "fp32" for this image tower'):
+        towers.build_tower(tower, CPU, "int8", engine)
 
 
 OLD_CPU = """

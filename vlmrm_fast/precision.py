@@ -17,6 +17,8 @@ DTYPES = {
     "int8": torch.float32,
     "fp8": torch.bfloat16,  # torch's scaled products with one scale a row give nothing else
 }
+# These change matrix products alone: convolutions stay as they are.
+QUANTISED = ("fp8", "int8")
 # The precision whose products keep a dtype as it is.
 EXACT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _REASONS = {

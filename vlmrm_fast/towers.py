@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.layers import Linear, PlainLinear
 from vlmrm_fast.pixels import prepare
-from vlmrm_fast.precision import DTYPES, linear_maker
+from vlmrm_fast.precision import DTYPES, EXACT, QUANTISED, linear_maker
 from vlmrm_fast.resnet import LeanResNet, is_clip_resnet
 from vlmrm_fast.vit import LeanViT, is_lean_vit
 
@@ -75,6 +76,9 @@ def build_tower(
 
     Returns:
         The tower; its weights are its own.
+
+    Raises:
+        ArgumentError: the precision quantises matrix products, and this tower has none.
     """
     dtype = DTYPES[precision]
     built: ImageTower
@@ -88,6 +92,12 @@ def build_tower(
         built = _folded(tower, device, dtype)
     else:
         built = _packed(tower, device, precision)
+    quantised = isinstance(built, LeanViT) or built.engine == "packed"
+    if precision in QUANTISED and not quantised:
+        raise ArgumentError(
+            f'precision must be "{EXACT[dtype]}" for this image tower, got {precision!r}. '
+            f'Run as "{built.engine}", it has no matrix products to quantise.'
+        )
     built.precision = precision
     return built
 
