@@ -41,8 +41,7 @@ class Lane(Protocol):
 def has_idle_core() -> bool:
     """Return whether torch uses fewer threads than this process has CPUs.
 
-    Only then does scoring in the background gain anything: with one thread on two cores a
-    cart-pole trains 2 to 5 % faster, with two threads not at all (bench/test_pipeline.py).
+    Only then can scoring in the background hide anything.
     """
     return torch.get_num_threads() < len(os.sched_getaffinity(0))
 

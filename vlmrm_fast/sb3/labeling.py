@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from vlmrm_fast.envs.deferral import Deferral, PendingStep
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.lanes import has_idle_core
 from vlmrm_fast.sb3.buffers import MaskedRolloutBuffer
 
 # Rewards of older steps are fetched so often, so that what waits stays small and displays move on.
@@ -178,8 +177,8 @@ def choose_labels(labels: str, model: Any) -> list[BaseCallback]:
     """Return the callback that a configuration asks for, to be put first.
 
     Args:
-        labels: "step", "deferred", or "auto" for "deferred" where frames are scored on a GPU, or
-            on a CPU whose cores torch does not all use, and the algorithm allows it.
+        labels: "step", "deferred", or "auto" for "deferred" where frames are scored on a GPU and
+            the algorithm allows it. On two cores it gained nothing (bench/test_pipeline.py).
         model: the algorithm, with its environment.
 
     Returns:
@@ -197,7 +196,7 @@ def choose_labels(labels: str, model: Any) -> list[BaseCallback]:
             raise
         return []
     device = getattr(layer.reward, "device", None)
-    wanted = labels == "deferred" or getattr(device, "type", "cpu") == "cuda" or has_idle_core()
+    wanted = labels == "deferred" or getattr(device, "type", "cpu") == "cuda"
     return [DeferredLabels()] if wanted else []
 
 
