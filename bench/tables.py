@@ -155,7 +155,7 @@ def speed_rows(results: dict[str, Any]) -> list[Row]:
         against = "one thread" + (f"; two processes: {lone:.2f}" if lone else "")
         rows.append(Row(what, f"{ratio:.2f} a core", against, ">= 0.95", ratio >= 0.95))
     used = find(results, "test_memory_of_a_worker")["bytes_a_worker"] / 1e6
-    rows.append(Row("memory of a worker, 224x224", f"{used:.1f} MB", "", "< 2 MB", used < 2))
+    rows.append(Row("memory of a worker, humanoid", f"{used:.2f} MB", "", "< 2 MB", used < 2))
     ratio = find(results, "test_fused[32]")["ratio"]
     what = "step and draw each world on one core"
     rows.append(Row(what, f"{ratio:.2f}x", "stepping all, then drawing", None, True))
