@@ -26,7 +26,13 @@ from vlmrm_fast.kernels.reference import (
     preprocess,
 )
 from vlmrm_fast.precision import usable_precisions
-from vlmrm_fast.quantized import Fp8Linear, Int8Linear, fp8_linear, has_int8, sums_exactly
+from vlmrm_fast.quantized import (
+    Fp8Linear,
+    Int8Linear,
+    fp8_linear,
+    has_int8,
+    sums_exactly,
+)
 
 CPU = torch.device("cpu")
 CONFIGS = Path(open_clip.__file__).parent / "model_configs"
@@ -262,14 +268,41 @@ def test_an_embedding_does_not_depend_on_its_batch() -> None:
         assert error(together, alone) <= (1e-6 if precision == "fp32" else 5e-3)
 
 
-@pytest.mark.parametrize("engine", ["auto", "eager"])
-def test_a_tower_without_products_to_quantise_is_refused(engine: str) -> None:
+def test_a_tower_without_products_to_quantise_is_refused() -> None:
     if not has_int8():
         pytest.skip("this CPU does not run int8")
-    convolutional = vision_tower("RN50", size=64, layers=[1, 1, 1, 1])
-    tower = convolutional if engine == "auto" else vision_tower("ViT-S-32", 1, 64)
+    tower = vision_tower("RN50", size=64, layers=[1, 1, 1, 1])
     with pytest.raises(ArgumentError, match='precision must be "fp32" for this image tower'):
-        towers.build_tower(tower, CPU, "int8", engine)
+        towers.build_tower(tower, CPU, "int8")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_open_clips_own_code_is_not_quantised(precision: str) -> None:
+    tower = vision_tower("ViT-S-32", 1, 64)
+    with pytest.raises(ArgumentError, match=f"engine must be \"auto\" for precision '{precision}'"):
+        towers.build_tower(tower, CPU, precision, "eager")
+    assert tower.conv1.weight.dtype == torch.float32  # nothing was cast before
+
+
+def test_convolutions_are_exact_within_the_block_and_as_before_after_it() -> None:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+
+    def fail() -> None:
+        with towers.exact_convolutions():
+            assert convolutions.fp32_precision == "ieee"
+            raise RuntimeError("out of something")
+
+    try:
+        for setting in ("tf32", "ieee"):
+            convolutions.fp32_precision = setting
+            with pytest.raises(RuntimeError, match="out of something"):
+                fail()
+            assert convolutions.fp32_precision == setting
+    finally:
+        convolutions.fp32_precision = before
+
+
 
 
 OLD_CPU = """
