@@ -303,6 +303,21 @@ def test_convolutions_are_exact_within_the_block_and_as_before_after_it() -> Non
         convolutions.fp32_precision = before
 
 
+@pytest.mark.parametrize(("pool", "products"), [("tok", 3 * 4 - 2), ("avg", 3 * 4)])
+def test_only_products_that_are_used_are_made(pool: str, products: int) -> None:
+    made: list[torch.Size] = []
+
+    def make(weight: torch.Tensor, *rest: Any) -> layers.Linear:
+        made.append(weight.shape)
+        return layers.PlainLinear(weight, *rest)
+
+    tower = vision_tower("ViT-S-32", 3, 64, pool_type=pool)
+    how, images = preprocessing(64), frames(2, 64)
+    right = expected(tower, images, how)
+    lean = vit.LeanViT(tower, CPU, torch.float32, make)
+    assert len(made) == products
+    assert error(lean.encode(images, how), right) <= 2e-6
+
 
 
 OLD_CPU = """
