@@ -30,6 +30,7 @@ from vlmrm_fast.quantized import (
     Fp8Linear,
     Int8Linear,
     fp8_linear,
+    has_fp8,
     has_int8,
     sums_exactly,
 )
@@ -318,6 +319,22 @@ def test_only_products_that_are_used_are_made(pool: str, products: int) -> None:
     assert len(made) == products
     assert error(lean.encode(images, how), right) <= 2e-6
 
+
+@pytest.mark.parametrize("hip", [None, "7.0"])
+def test_fp8_is_tried_before_it_is_promised(
+    monkeypatch: pytest.MonkeyPatch, hip: str | None
+) -> None:
+    def missing(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 4))
+    monkeypatch.setattr(Fp8Linear, "__call__", missing if hip is None else lambda _, x: x)
+    has_fp8.cache_clear()
+    try:
+        assert not has_fp8(CPU)
+    finally:
+        has_fp8.cache_clear()
 
 
 OLD_CPU = """
