@@ -276,6 +276,9 @@ class VLMReward:
 
         Returns:
             (B, D) float32 rows of unit length.
+
+        Raises:
+            ArgumentError: as `score`.
         """
         return self._embed(frames).cpu().numpy()
 
@@ -287,6 +290,9 @@ class VLMReward:
 
         Returns:
             The embeddings.
+
+        Raises:
+            ArgumentError: there is no prompt, or one is empty or longer than the model's context.
         """
         return self._model.embed_text(check_prompts("prompts", prompts)).cpu().numpy()
 
