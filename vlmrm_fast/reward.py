@@ -12,19 +12,13 @@ import torch
 
 from vlmrm_fast import clip
 from vlmrm_fast.errors import ArgumentError, VLMRMError
-from vlmrm_fast.inputs import (
-    borrowable,
-    check_frames,
-    check_rewards,
-    choose_device,
-    numbered,
-)
+from vlmrm_fast.inputs import borrowable, check_frames, choose_device, numbered
 from vlmrm_fast.kernels import ops, reference
 from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
 from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
 from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
-from vlmrm_fast.scorer import Scorer
+from vlmrm_fast.scorer import Scorer, check_rewards
 
 # Frames encoded at once. CPU: the best of 8 ... 64 for the built-in model (its activations stay in
 # the cache), 10 % above 4 for a ViT-B-32. GPU: 512 frames of a ViT-bigG need 5 GB.

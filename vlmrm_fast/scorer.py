@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.frames import Fence, FrameRing, Slot, check_slots
-from vlmrm_fast.inputs import check_rewards
 from vlmrm_fast.lanes import Lane
 
 
@@ -41,6 +40,30 @@ def split_rows(count: int, parts: int) -> list[slice]:
     size, larger = divmod(count, parts)
     bounds = [index * size + min(index, larger) for index in range(parts + 1)]
     return [slice(bounds[index], bounds[index + 1]) for index in range(parts)]
+
+
+def check_rewards(rewards: np.ndarray, precision: str) -> np.ndarray:
+    """Refuse rewards that are not numbers: NaN would stand for "not there yet" in what follows.
+
+    Args:
+        rewards: of any shape.
+        precision: of the model that they are from.
+
+    Returns:
+        `rewards`.
+
+    Raises:
+        VLMRMError: some are not finite, with the precision to use.
+    """
+    wrong = rewards.size - int(np.isfinite(rewards).sum())
+    if wrong:
+        wider = " or ".join(f'"{name}"' for name in ("bf16", "fp32") if name != precision)
+        fix = "Check the model's weights." if precision == "fp32" else f"Use precision={wider}."
+        raise VLMRMError(
+            f"rewards must be finite, got {wrong} of {rewards.size} that are not, from a model in "
+            f"{precision}. {fix}"
+        )
+    return rewards
 
 
 class Scorer:
