@@ -381,9 +381,13 @@ class Renderer {
   };
 
   // Calls body(worker, i) on the pool; by reference, for a copy would be allocated.
-  template <class F>
-  void run(int count, F&& body) {
-    pool_->run(count, std::ref(body));
+  template <class F> void run(int count, F&& body) {
+    try {
+      pool_->run(count, std::ref(body));
+    } catch (...) {
+      for (auto& frame : frames_) frame->forget();
+      throw;
+    }
   }
 
   // Draws rows [begin, end) of a world into `picture`.

@@ -1,5 +1,7 @@
 #include "thread_pool.h"
 
+#include <utility>
+
 namespace vlmrm {
 
 ThreadPool::ThreadPool(int num_threads) {
@@ -24,7 +26,13 @@ void ThreadPool::stop() {
 }
 
 void ThreadPool::take(int worker) {
-  for (int i = next_.fetch_add(1); i < count_; i = next_.fetch_add(1)) (*body_)(worker, i);
+  try {
+    for (int i = next_.fetch_add(1); i < count_; i = next_.fetch_add(1)) (*body_)(worker, i);
+  } catch (...) {
+    next_ = count_;
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+  }
 }
 
 void ThreadPool::work(int worker) {
@@ -48,17 +56,18 @@ void ThreadPool::run(int count, const std::function<void(int, int)>& body) {
   next_ = 0;
   if (threads_.empty() || count < 2) {
     take(0);
-    return;
+  } else {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      running_ = static_cast<int>(threads_.size());
+      ++round_;
+    }
+    start_.notify_all();
+    take(0);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [&] { return running_ == 0; });
   }
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    running_ = static_cast<int>(threads_.size());
-    ++round_;
-  }
-  start_.notify_all();
-  take(0);
-  std::unique_lock<std::mutex> lock(mutex_);
-  done_.wait(lock, [&] { return running_ == 0; });
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 }  // namespace vlmrm

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -22,8 +23,9 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(threads_.size()) + 1; }
 
-  // Calls body(worker, i) for each i in [0, count) and returns when all are done. `body` must not
-  // throw. Calls from several threads take turns.
+  // Calls body(worker, i) for each i in [0, count) and returns when all are done. What a call
+  // throws ends the loop and is thrown here, the first of several. Calls from several threads take
+  // turns.
   void run(int count, const std::function<void(int worker, int i)>& body);
 
  private:
@@ -35,6 +37,7 @@ class ThreadPool {
   std::mutex turn_, mutex_;
   std::condition_variable start_, done_;
   const std::function<void(int, int)>* body_ = nullptr;
+  std::exception_ptr error_;
   std::atomic<int> next_{0};
   int count_ = 0;
   int running_ = 0;

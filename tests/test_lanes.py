@@ -47,7 +47,13 @@ class Event:
         return True
 
     def synchronize(self) -> None:
-        return
+        Stream.log.append(("synchronize", None, self))
+
+
+@contextlib.contextmanager
+def entered(stream: Stream) -> Iterator[None]:
+    Stream.log.append(("enter", stream, None))
+    yield
 
 
 class Graph:
@@ -76,7 +82,7 @@ def cpu_streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Graph]]:
         "Event": Event,
         "current_stream": lambda device: None,
         "device": contextlib.nullcontext,
-        "stream": contextlib.nullcontext,
+        "stream": entered,
         "graph_pool_handle": object,
         "empty_cache": lambda: None,
     }.items():
@@ -143,23 +149,56 @@ def test_the_copy_waits_for_the_readers_and_the_readers_for_the_copy(cpu_streams
             scorer.submit(numbered(4))
     (lane,) = scorer.lanes
     copying, computing = lane._copying, lane._computing  # type: ignore[attr-defined]
-    steps = [entry for entry in Stream.log if entry[0] != "synchronize"]
+    steps = [entry for entry in Stream.log if entry[0] in ("wait", "record")]
     # Each step: wait until the place was read, copy, wait for the copy, read.
+    read = [steps[4 * step + 3][2] for step in range(5)]
     for step in range(5):
-        slot = step % 3
-        copied, read = lane._copied[slot], lane._consumed[slot]  # type: ignore[attr-defined]
+        copied = lane._copied[step % 3]  # type: ignore[attr-defined]
+        before = read[step - 3] if step >= 3 else steps[4 * step][2]
         assert steps[4 * step : 4 * step + 4] == [
-            ("wait", copying, read),
+            ("wait", copying, before),
             ("record", copying, copied),
             ("wait", computing, copied),
-            ("record", computing, read),
+            ("record", computing, read[step]),
         ]
+    assert len(set(read)) == 5
+
+
+def test_rewards_are_fetched_without_waiting_for_newer_submissions(cpu_streams: Any) -> None:
+    with scorer_of() as scorer:
+        tickets = [scorer.submit(numbered(4, t)) for t in range(4)]
+        (lane,) = scorer.lanes
+        computing, fetching = lane._computing, lane._fetching  # type: ignore[attr-defined]
+        scored = [event for verb, on, event in Stream.log if (verb, on) == ("record", computing)]
+        start = len(Stream.log)
+        rewards = scorer.collect([tickets[1], tickets[0]])
+        assert Stream.log[start:] == [
+            ("enter", fetching, None),
+            ("wait", fetching, scored[1]),
+            ("wait", fetching, scored[0]),
+        ]
+        np.testing.assert_array_equal(rewards, [expected(4, 1), expected(4, 0)])
+
+
+def test_a_changing_number_of_frames_takes_few_graphs_and_one_room(
+    cpu_streams: type[Graph],
+) -> None:
+    rooms = []
+    with scorer_of() as scorer:
+        for count in (8, 7, 6, 5, 9, 3, 8):
+            found = scorer.collect([scorer.submit(numbered(count, count))])[0]
+            np.testing.assert_array_equal(found, expected(count, count))
+            rooms.append(scorer.lanes[0]._staging)  # type: ignore[attr-defined]
+    assert [shape[0] for shape in cpu_streams.made] == [8, 1, 4]
+    # Made for 8 frames, and once more for 9.
+    assert all(room is rooms[0] for room in rooms[:4])
+    assert all(room is rooms[4] for room in rooms[4:])
 
 
 def test_rewards_of_many_steps_lie_in_pages_that_are_given_back(cpu_streams: Any) -> None:
     with scorer_of() as scorer:
         tickets = [scorer.submit(numbered(4)) for _ in range(150)]
-        rows = [ticket._claims[0] for ticket in tickets]  # type: ignore[index]
+        rows = [ticket._claims[0][0] for ticket in tickets]  # type: ignore[index]
         pages = {row.untyped_storage().data_ptr() for row in rows}
         assert len(pages) == 3
         assert len({row.data_ptr() for row in rows}) == 150
@@ -206,6 +245,57 @@ def test_out_of_memory_halves_the_batch_and_scoring_goes_on(cpu_streams: Any) ->
             scorer.collect([scorer.submit(numbered(13))])[0], expected(13)
         )
         assert scorer.in_flight == 0
+
+
+def test_out_of_memory_in_a_capture_halves_the_batch(
+    cpu_streams: type[Graph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def capture(encode: Any, shape: tuple[int, ...], *rest: Any) -> Graph:
+        if shape[0] > 4:
+            raise torch.OutOfMemoryError("out of memory")
+        return cpu_streams(encode, shape, *rest)
+
+    monkeypatch.setattr(lanes, "_Graph", capture)
+    with scorer_of() as scorer:
+        with pytest.warns(UserWarning, match="GPU out of memory: batch_size is now 4"):
+            ticket = scorer.submit(numbered(8))
+        np.testing.assert_array_equal(scorer.collect([ticket])[0], expected(8))
+    assert [shape[0] for shape in cpu_streams.made] == [4]
+
+
+def test_no_memory_for_waiting_frames_is_said_with_its_size(
+    cpu_streams: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = torch.empty
+    with scorer_of() as scorer:
+        scorer.submit(numbered(4))
+        (lane,) = scorer.lanes
+
+        def refuse(shape: Any, **options: Any) -> torch.Tensor:
+            assert lane._staging is None  # type: ignore[attr-defined]
+            raise torch.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(torch, "empty", refuse)
+        with pytest.raises(VLMRMError, match=r"for 3 MB of frames.*Lower num_slots or num_envs"):
+            scorer.submit(np.zeros((20, 128, 128, 3), np.uint8))
+        monkeypatch.setattr(torch, "empty", empty)
+        found = scorer.collect([scorer.submit(numbered(4, 9))])[0]
+    np.testing.assert_array_equal(found, expected(4, 9))
+
+
+def test_after_a_failed_launch_the_frames_have_left_the_host(cpu_streams: Any) -> None:
+    def encode(frames: torch.Tensor) -> torch.Tensor:
+        raise VLMRMError("the tower is broken")
+
+    with scorer_of(encode) as scorer:
+        with pytest.raises(VLMRMError, match="the tower is broken"):
+            scorer.submit(numbered(4))
+        (lane,) = scorer.lanes
+        copied, read = lane._copied[0], lane._consumed[0]  # type: ignore[attr-defined]
+        assert Stream.log[-2:] == [
+            ("synchronize", None, copied),
+            ("record", lane._computing, read),  # type: ignore[attr-defined]
+        ]
 
 
 def test_where_a_capture_fails_scoring_is_eager_and_says_so_once(

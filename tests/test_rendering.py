@@ -210,6 +210,7 @@ def test_poses_of_another_model_are_refused(scene: Scene) -> None:
         ({"height": 0}, "`height` must be an integer between 1 and 16384, got 0"),
         ({"width": 2.5}, "`width` must be an integer between 1 and 16384, got 2.5"),
         ({"num_threads": -1}, "`num_threads` must be an integer between 0 and 1024, got -1"),
+        ({"facets": "no"}, "`facets` must be None, True or False, got 'no'"),
     ],
 )
 def test_wrong_sizes_are_refused(scene: Scene, arguments: dict, message: str) -> None:

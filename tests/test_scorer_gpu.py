@@ -76,7 +76,7 @@ def test_gpu_rewards_are_those_of_score_within_rounding(on_gpu: Tiny, count: int
 @pytest.mark.gpu
 def test_every_batch_size_is_captured_in_a_graph(on_gpu: Tiny) -> None:
     with on_gpu.scorer() as scorer:
-        for count in (5, 21):
+        for count in (5, 21, 7):
             collected(scorer, [pictures(count)] * 3)
             graphs = scorer.lanes[0]._graphs  # type: ignore[attr-defined]
             assert all(graph is not None for graph in graphs.values())

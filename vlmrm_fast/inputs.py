@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.errors import ArgumentError, VLMRMError
 
 
 def borrowable(chunk: np.ndarray) -> np.ndarray:
@@ -45,14 +45,35 @@ def check_frames(frames: Any) -> None:
         raise ArgumentError(f"{expected} with pixels in them, got {shape}.")
 
 
+def check_rewards(rewards: np.ndarray, precision: str) -> np.ndarray:
+    """Refuse rewards that are not numbers: NaN would stand for "not there yet" in what follows.
+
+    Returns:
+        `rewards`, of any shape.
+
+    Raises:
+        VLMRMError: some are not finite, with the precision to use.
+    """
+    wrong = rewards.size - int(np.isfinite(rewards).sum())
+    if wrong:
+        wider = " or ".join(f'"{name}"' for name in ("bf16", "fp32") if name != precision)
+        fix = "Check the model's weights." if precision == "fp32" else f"Use precision={wider}."
+        raise VLMRMError(
+            f"rewards must be finite, got {wrong} of {rewards.size} that are not, from a model in "
+            f"{precision}. {fix}"
+        )
+    return rewards
+
+
 def choose_device(device: str) -> torch.device:
-    """Return the device that `device` names.
+    """Return the device that `device` names; "auto" is the current GPU where there is one.
 
     Raises:
         ArgumentError: it is not a CPU or an available CUDA device.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # With a number: "cuda" without one stands for every GPU.
+        return numbered(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError, ValueError):

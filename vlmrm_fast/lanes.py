@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -141,8 +142,9 @@ class CudaLane:
 
     Frames go to the device on a stream of their own, non-blocking from pinned memory, while the
     compute stream still scores earlier ones. Preprocessing, tower and reward run as one CUDA graph
-    a batch size: the number of frames first launched, else the next power of two with the spare
-    rows thrown away. Where a capture fails, the same functions run eagerly.
+    a batch size: the number of frames of that size first launched, else the next power of two, with
+    the spare rows thrown away. Where a capture fails, the same functions run eagerly. Rewards leave
+    on a third stream, which waits for the submissions asked for and not for newer ones.
     """
 
     def __init__(
@@ -161,14 +163,17 @@ class CudaLane:
         self._encode = encode
         self._copying = torch.cuda.Stream(device)
         self._computing = torch.cuda.Stream(device)
+        self._fetching = torch.cuda.Stream(device)
         # The model's weights may still be on their way.
         self._computing.wait_stream(torch.cuda.current_stream(device))
-        self._staging: list[torch.Tensor] = []
+        # (num_slots, most frames so far, H, W, 3)
+        self._staging: torch.Tensor | None = None
         self._copied = [torch.cuda.Event() for _ in range(num_slots)]
         self._consumed = [torch.cuda.Event() for _ in range(num_slots)]
         self._page: torch.Tensor | None = None
         self._used = 0
-        self._first_count = 0
+        # By (H, W, 3): the number of frames first launched.
+        self._first_counts: dict[tuple[int, ...], int] = {}
         self._forget_graphs()
 
     def _forget_graphs(self) -> None:
@@ -179,26 +184,50 @@ class CudaLane:
         """As `Lane.launch`; the fence is done when the frames have left the host."""
         with torch.cuda.device(self.device), torch.inference_mode():
             staged = self._stage(frames, slot)
-            claim = self._claim(len(frames), staged)
-            self._consumed[slot].record(self._computing)
-        return self._copied[slot], claim
+            try:
+                row = self._claim(len(frames), staged)
+            except BaseException:
+                # Nobody gets the fence: the host's frames must be read before this returns.
+                self._copied[slot].synchronize()
+                raise
+            finally:
+                # A new event: the claim's stays what it is when the slot is used again.
+                self._consumed[slot] = torch.cuda.Event()
+                self._consumed[slot].record(self._computing)
+        return self._copied[slot], (row, self._consumed[slot])
 
     def _stage(self, frames: torch.Tensor, slot: int) -> torch.Tensor:
         """Enqueue the copy to the device; return where the frames will be."""
-        if not self._staging or self._staging[0].shape != frames.shape:
-            self._synchronize()
-            shape = (len(self._copied), *frames.shape)
-            # On the stream that writes it: no other work still uses that memory.
-            with torch.cuda.stream(self._copying):
-                self._staging = list(torch.empty(shape, dtype=torch.uint8, device=self.device))
-            self._first_count = len(frames)
+        staged = self._room(tuple(frames.shape))[slot, : len(frames)]
         # The compute stream may still read what this place held before.
         self._copying.wait_event(self._consumed[slot])
         with torch.cuda.stream(self._copying):
-            self._staging[slot].copy_(frames, non_blocking=True)
+            staged.copy_(frames, non_blocking=True)
             self._copied[slot].record(self._copying)
         self._computing.wait_event(self._copied[slot])
-        return self._staging[slot]
+        return staged
+
+    def _room(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return staging memory for at least `shape`, (n, H, W, 3), in every slot."""
+        count, *picture = shape
+        self._first_counts.setdefault(shape[1:], count)
+        old = self._staging
+        if old is not None and list(old.shape[2:]) == picture and old.shape[1] >= count:
+            return old
+        self._synchronize()
+        # Free before the new memory is asked for: both may not fit.
+        self._staging = old = None
+        room = (len(self._copied), *shape)
+        try:
+            # On the stream that writes it: no other work still uses that memory.
+            with torch.cuda.stream(self._copying):
+                self._staging = torch.empty(room, dtype=torch.uint8, device=self.device)
+        except torch.OutOfMemoryError as error:
+            raise VLMRMError(
+                f"{self.device} has no memory for {math.prod(room) / 1e6:.0f} MB of frames that "
+                "wait. Lower num_slots or num_envs."
+            ) from error
+        return self._staging
 
     def _claim(self, count: int, staged: torch.Tensor) -> torch.Tensor:
         """Enqueue the scoring; return the row (n, P) that will hold the rewards."""
@@ -240,22 +269,25 @@ class CudaLane:
 
     def _rewards(self, frames: torch.Tensor) -> torch.Tensor:
         """Return rewards (b, P) of b frames on the device, valid until the next call."""
-        shape = (self._bucket(len(frames)), *frames.shape[1:])
+        shape = (self._bucket(tuple(frames.shape)), *frames.shape[1:])
         if shape not in self._graphs:
             self._graphs[shape] = self._capture(shape)
         graph = self._graphs[shape]
         return self._encode(frames) if graph is None else graph(frames)
 
-    def _bucket(self, count: int) -> int:
-        """Return the batch size whose graph scores `count` frames."""
-        if count == self._first_count:
-            return count
-        return min(1 << (count - 1).bit_length(), self.batch_size)
+    def _bucket(self, shape: tuple[int, ...]) -> int:
+        """Return the batch size whose graph scores frames of `shape`, (b, H, W, 3)."""
+        bucket = min(1 << (shape[0] - 1).bit_length(), self.batch_size)
+        first = self._first_counts[shape[1:]]
+        return first if shape[0] <= first < bucket else bucket
 
     def _capture(self, shape: tuple[int, ...]) -> _Graph | None:
         """Return a graph, or None, with one log line, where `encode` cannot be captured."""
         try:
             return _Graph(self._encode, shape, self._computing, self._pool)
+        except torch.OutOfMemoryError:
+            # A smaller batch may fit: no reason to do without graphs.
+            raise
         except Exception as error:
             text = str(error).splitlines()[0] if str(error) else ""
             _log.warning(
@@ -273,15 +305,15 @@ class CudaLane:
         """As `Lane.gather`: one copy, and the only wait."""
         with (
             torch.cuda.device(self.device),
-            torch.cuda.stream(self._computing),
+            torch.cuda.stream(self._fetching),
             torch.inference_mode(),
         ):
-            rows = claims[0][None] if len(claims) == 1 else torch.stack(list(claims))
-            return rows.cpu()
+            for _, scored in claims:
+                self._fetching.wait_event(scored)
+            return torch.stack([row for row, _ in claims]).cpu()
 
     def close(self) -> None:
         """As `Lane.close`."""
         self._synchronize()
         self._graphs.clear()
-        self._staging = []
-        self._page = None
+        self._staging = self._page = None

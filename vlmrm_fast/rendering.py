@@ -87,7 +87,8 @@ class Renderer:
             cache: draw what stands still once for a camera that stands still; the pictures are the
                 same bits without, slower.
             facets: draw the outlines of round shapes from MuJoCo's polygons, by a third slower;
-                None for pictures of fewer than 160 rows. A scene that changes takes None.
+                None where fewer than 160 rows are drawn, `supersample` included. For "ray"; a scene
+                that changes always decides by rows.
 
         Raises:
             ArgumentError: a number is out of range, the threads are more than the system can
@@ -112,6 +113,8 @@ class Renderer:
                 raise ArgumentError(
                     f"`{name}` must be an integer between {low} and {high}, got {value!r}."
                 )
+        if facets not in (None, True, False):
+            raise ArgumentError(f"`facets` must be None, True or False, got {facets!r}.")
         self.scene = scene
         self.height = int(height)
         self.width = int(width)

@@ -131,6 +131,7 @@ class DynamicRenderer {
       try {
         body(workers_[worker].get(), sources.get(worker, i), i);
       } catch (const std::exception& error) {
+        workers_[worker]->frame.forget();
         std::lock_guard<std::mutex> lock(error_lock_);
         if (error_.empty()) error_ = error.what();
       }

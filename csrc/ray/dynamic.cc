@@ -159,7 +159,8 @@ class Refill::Reader {
     made.mesh = -2 - num_own_meshes_;
     if (num_own_meshes_ == static_cast<int>(scene_.own_meshes.size())) scene_.own_meshes.emplace_back();
     const float* uv = made_.texcoords.empty() ? nullptr : made_.texcoords.data();
-    // Rays go through glass, and from a floor under haze to the light; all else is rasterised.
+    // Rays that pass often need a hierarchy: through glass, and from a floor under haze to the light.
+    // The few others, from outlines of round shapes, test every triangle.
     refill_mesh({made_.corners.data(), made_.normals.data(), uv, count}, endless_ || g.rgba[3] < kOpaque,
                 &scene_.own_meshes[num_own_meshes_++]);
   }

@@ -171,6 +171,13 @@ struct Frame {
   std::vector<uint64_t> dirty;    // to be shaded
   std::vector<uint64_t> near_mirror;  // shows the mirror, or a neighbour does
 
+  // After a picture that was broken off: nothing of it is taken for whole.
+  void forget() {
+    probe = false;
+    recorder = nullptr;
+    held = 0;
+  }
+
   // Slots: pixels drawn one by one. The first kMaxSlots show several surfaces; tables of four a slot
   // hold their sub-samples. The others show one, and its mirror image.
   int num_slots = 0, num_smooth = 0;

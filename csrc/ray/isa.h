@@ -293,8 +293,10 @@ VLMRM_INLINE RawFloat raw_fma(RawFloat a, RawFloat b, RawFloat c) { return a * b
 VLMRM_INLINE RawFloat raw_rough_rcp(RawFloat a) { return 1.0f / a; }
 VLMRM_INLINE RawFloat raw_rough_rsqrt(RawFloat a) { return 1.0f / raw_sqrt(a); }
 VLMRM_INLINE RawFloat raw_floor(RawFloat a) {
-  RawFloat t = __builtin_convertvector(__builtin_convertvector(a, RawInt), RawFloat);
-  return t > a ? t - 1.0f : t;
+  const RawFloat t = __builtin_convertvector(__builtin_convertvector(a, RawInt), RawFloat);
+  const RawFloat down = t > a ? t - 1.0f : t;
+  // From 2^23 on all numbers are whole, and may not fit an integer.
+  return (a < 8388608.0f) & (a > -8388608.0f) ? down : a;
 }
 
 #endif

@@ -274,7 +274,7 @@ void make_vertices(int32_t count, Mesh* mesh) {
 }
 
 void put_vertex(const Vertex& v, int32_t at, Mesh* mesh) {
-  for (int k = 0; k < 6; ++k) mesh->vertices[k * mesh->vertex_pitch + at] = v.number[k];
+  for (int k = 0; k < 6; ++k) mesh->vertices[k * static_cast<size_t>(mesh->vertex_pitch) + at] = v.number[k];
 }
 
 void put_joined(const TriangleList& list, Mesh* mesh) {

@@ -183,7 +183,7 @@ class MeshRaster {
       const Place to = {place(k), bit[i] + dy * 64 * f_.words + dx};
       const float x = o.left[i] + dx, y = o.top[i] + dy;
       if (g_.mirrored && !shows_mirror(to.bit)) continue;
-      fill_samples(o, i, item[k] >> 8 & 15, x, y, to, prim);
+      if (!f_.probe) fill_samples(o, i, item[k] >> 8 & 15, x, y, to, prim);
       if (item[k] >> 12) fill_center(o, i, x, y, to, prim);
     }
   }

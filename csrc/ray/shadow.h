@@ -78,7 +78,8 @@ inline float loose_half(const Caster& c) {
 inline void pack_casters(const Scene& scene, Frame* f) {
   const int pitch = f->caster_pitch;
   f->queues = false;
-  for (size_t light = 0; light < f->casters.size(); ++light) {
+  // A changing scene may have fewer lights than the frame has room for.
+  for (size_t light = 0; light < scene.lights.size(); ++light) {
     float* u0 = f->caster_bounds[light].data();
     float *u1 = u0 + pitch, *v0 = u1 + pitch, *v1 = v0 + pitch, *strip = v1 + pitch;
     float* all = strip + 4 * pitch;

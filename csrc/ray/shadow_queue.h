@@ -77,7 +77,9 @@ VLMRM_INLINE vm near_queued(const Frame& f, int index, vf u, vf v, vm todo) {
     for (int list = near_casters(f, index, first, footprint); list; list &= list - 1) {
       const Caster& c = f.casters[index][first + __builtin_ctz(list)];
       if (!c.queued) continue;
-      near |= (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) & (v < splat(c.v1));
+      const vf across = u * splat(c.across[0]) + v * splat(c.across[1]) - splat(c.middle);
+      near |= (u > splat(c.u0)) & (u < splat(c.u1)) & (v > splat(c.v0)) & (v < splat(c.v1)) &
+              (abs(across) < splat(c.half));
     }
   }
   return near & todo;
