@@ -59,8 +59,12 @@ def _quantize_kernel(
         values = values * (1.0 / (1.0 + tl.exp(-inner)))
     elif ACTIVATION == "silu":
         values = values * (1.0 / (1.0 + tl.exp(-values)))
-    peak = tl.maximum(tl.max(tl.abs(values), 0), 1e-12)
+    # As integers, magnitudes keep their order and NaN is the largest: it shows in row and scale.
+    bits = tl.max(tl.abs(values).to(tl.int32, bitcast=True), 0)
+    nan: tl.constexpr = tl.PropagateNan.ALL
+    peak = tl.maximum(bits.to(tl.float32, bitcast=True), 1e-12, propagate_nan=nan)
     tl.store(scales + row, peak / LIMIT)
     # Without the clamp a value rounded up beyond the largest becomes NaN.
-    values = tl.minimum(tl.maximum(values * (LIMIT / peak), -LIMIT), LIMIT)
+    values = tl.maximum(values * (LIMIT / peak), -LIMIT, propagate_nan=nan)
+    values = tl.minimum(values, LIMIT, propagate_nan=nan)
     tl.store(out + row * WIDTH + columns, values.to(out.dtype.element_ty), mask=mask)

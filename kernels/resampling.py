@@ -30,7 +30,9 @@ class Band(NamedTuple):
     last: int
 
 
-@functools.lru_cache(maxsize=64)
+# Without a bound: CUDA graphs read these tensors where they lie when they were captured, and an
+# entry takes a few tens of kB at most.
+@functools.cache
 def bands(
     height: int, width: int, how: Preprocessing, tile: tuple[int, int], step: tuple[int, int],
     device: torch.device,

@@ -322,3 +322,36 @@ def test_a_model_that_does_not_fit_into_memory_is_no_network_fault(
     monkeypatch.setattr("open_clip.create_model", full)
     with pytest.raises(ModelError, match=r"must fit into memory.*Use a smaller model"):
         clip.load_model(str(folder))
+
+
+def test_a_tower_that_does_not_fit_into_a_gpus_memory_is_no_raw_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = untrained(tmp_path)
+
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(clip, "build_tower", full)
+    with pytest.raises(ModelError, match=r"must fit into memory.*Use a smaller model"):
+        clip.load_model(str(folder))
+
+
+def test_the_text_tower_leaves_the_gpu_where_prompts_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = clip.load_model(str(untrained(tmp_path)))
+    moves: list[object] = []
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def move(device: object) -> torch.nn.Module:
+        moves.append(device)
+        return model._module
+
+    monkeypatch.setattr(model._module, "to", move)
+    monkeypatch.setattr(model._module, "encode_text", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        model.embed_text(["a robot"])
+    assert moves == [model.device, "cpu"]

@@ -7,11 +7,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from labeling_cases import Shades, task_env
+import torch
+from labeling_cases import Shades, task_env, wrapped_env
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor, VecNormalize
 
-from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.sb3.labeling import DeferredLabels, check_model, choose_labels
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -82,3 +84,47 @@ def test_on_a_cpu_auto_scores_at_each_step(shades: Shades) -> None:
     assert choose_labels("auto", model) == []
     assert [type(item) for item in choose_labels("deferred", model)] == [DeferredLabels]
     assert choose_labels("step", model) == []
+
+
+class Resets(BaseCallback):
+    """Does what only the algorithm may do while rewards are deferred."""
+
+    def _on_step(self) -> bool:
+        self.training_env.reset()
+        return True
+
+
+def test_a_reset_by_a_callback_is_refused(shades: Shades) -> None:
+    model = PPO("MlpPolicy", task_env(shades), device="cpu")
+    with pytest.raises(ArgumentError, match="where the environment is reset while it is trained"):
+        model.learn(100, callback=[DeferredLabels(), Resets()])
+
+
+class Undefined(Shades):
+    """A model that overflows."""
+
+    @staticmethod
+    def _rewards(frames: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(frames), 1), float("nan"))
+
+
+def test_a_reward_that_is_no_number_ends_training() -> None:
+    model = PPO("MlpPolicy", task_env(Undefined()), device="cpu", n_steps=16)
+    with pytest.raises(VLMRMError, match="rewards must be finite, got 27 of 27 that are not"):
+        model.learn(100, callback=DeferredLabels())
+
+
+@pytest.mark.parametrize("make", [task_env, wrapped_env])
+def test_the_number_of_slots_holds_where_the_environment_has_a_scorer(
+    shades: Shades, make: Any
+) -> None:
+    env = make(shades)
+    # As on a GPU, where an environment makes one for rewards at each step.
+    owner = env if make is wrapped_env else env.worlds
+    owner._scorer = own = shades.scorer(3)
+    env.reset()
+    for num_slots in (5, 3):
+        env.defer_labels(lambda step, reward: None, num_slots)
+        assert env.deferral.scorer.num_slots == num_slots
+    assert env.deferral.scorer is own
+    env.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
-from mesh_scenes import MESH_SCENES, mesh_xml, torus
+from mesh_scenes import CUBE, MESH_SCENES, mesh_xml, torus
 from parity import Oracle, compare, pairs
 
 from vlmrm_fast._meshes import mesh_triangles
@@ -79,6 +79,28 @@ def test_threads_do_not_change_a_bit_of_a_mesh() -> None:
     one = Renderer(scene, 61, 75, 1).render([data] * 3)
     two = Renderer(scene, 61, 75, 2).render([data] * 3)
     np.testing.assert_array_equal(one, two)
+
+
+def test_meshes_of_any_size_share_a_mirror_under_glass(oracle: Oracle) -> None:
+    # Packets of pixels show both images: the few triangles of one mesh and the many of the other.
+    model, data = _load(
+        f"""<mujoco><asset><mesh name="small" {CUBE}/><mesh name="large" {torus(200, 125)}/>
+        <material name="m" reflectance=".7"/></asset><worldbody>
+        <light pos="1 .5 4" dir="-.25 -.1 -1"/><geom type="plane" size="5 5 .1" material="m"/>
+        <geom type="mesh" mesh="small" pos="-.25 0 .9" rgba=".8 .4 .3 1"/>
+        <geom type="mesh" mesh="large" pos=".35 0 .9" euler="90 0 0" rgba=".3 .7 .4 1"/>
+        <geom type="box" size="1 1 .02" pos="0 0 .35" rgba=".5 .5 .9 .3"/></worldbody></mujoco>"""
+    )
+    for azimuth in range(0, 360, 45):
+        camera = Camera(lookat=(0, 0, 0.4), distance=3, azimuth=azimuth, elevation=-25)
+        scene = Scene.from_model(model, camera)
+        with Renderer(scene, 111, 111, 1, cache=False) as one, Renderer(scene, 111, 111, 3) as some:
+            first = one.render(data).copy()
+            for _ in range(2):
+                np.testing.assert_array_equal(one.render(data), first)
+                np.testing.assert_array_equal(some.render(data), first)
+        for theirs, ours in pairs(oracle, model, [data], camera):
+            assert compare(theirs, ours).psnr >= 35
 
 
 def test_a_dense_mesh_has_no_holes() -> None:

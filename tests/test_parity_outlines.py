@@ -68,3 +68,31 @@ def test_facets_are_the_same_bits_with_the_cache_and_threads() -> None:
             frames.append(frame)
     assert np.array_equal(frames[0], frames[1])
     assert np.array_equal(frames[0], frames[2])
+
+
+def test_capsules_seen_end_on_are_the_same_bits_with_threads() -> None:
+    # Rows of pixels go to other workers, and so to other company in a packet.
+    rng = np.random.default_rng(2)
+    lengths, colors = rng.uniform(0.1, 1.2, 14), rng.random((14, 3))
+    bodies = "".join(
+        '<body><freejoint/><geom type="capsule" '
+        f'size=".2 {h}" rgba="{r:.2f} {g:.2f} {b:.2f} 1"/></body>'
+        for h, (r, g, b) in zip(lengths, colors, strict=True)
+    )
+    model = mujoco.MjModel.from_xml_string(
+        f"""<mujoco><worldbody><light pos="0 0 4" dir="0 0 -1"/>
+        <camera name="eye" pos="0 0 0" xyaxes="1 0 0 0 1 0"/>{bodies}</worldbody></mujoco>"""
+    )
+    worlds = []
+    for _ in range(300):
+        data = mujoco.MjData(model)
+        for qpos in data.qpos.reshape(14, 7):
+            qpos[:3] = *rng.uniform(-1.5, 1.5, 2), -rng.uniform(2.5, 5)
+            along = qpos[:3] / np.linalg.norm(qpos[:3]) + rng.normal(size=3) * 0.08
+            mujoco.mju_quatZ2Vec(qpos[3:], along / np.linalg.norm(along))
+        mujoco.mj_forward(model, data)
+        worlds.append(data)
+    scene = Scene.from_model(model, "eye")
+    with Renderer(scene, 100, 100, 1) as one, Renderer(scene, 100, 100, 5) as five:
+        for data in worlds:  # one at a time: workers share its rows
+            np.testing.assert_array_equal(one.render(data), five.render(data))

@@ -11,6 +11,7 @@ from kernel_checks import DEVICE, DTYPES, ON_DEVICE, worst
 from vlmrm_fast.kernels import preprocess as kernel
 from vlmrm_fast.kernels import reference
 from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing
+from vlmrm_fast.kernels.resampling import bands
 
 pytestmark = ON_DEVICE
 
@@ -130,3 +131,10 @@ def test_no_frames_give_no_pixels() -> None:
     for how in (HOW, replace(HOW, size=16)):
         assert kernel.preprocess(make_frames(0, 32, 32).to(DEVICE), how).shape[0] == 0
         assert kernel.preprocess(make_frames(0, 32, 32).to(DEVICE), how, **TOKENS).numel() == 0
+
+
+def test_weights_that_a_graph_may_read_stay_where_they_are() -> None:
+    how, sizes = replace(HOW, size=16), range(17, 17 + 80)
+    first = [bands(height, 20, how, (16, 16), (16, 16), DEVICE) for height in sizes]
+    again = [bands(height, 20, how, (16, 16), (16, 16), DEVICE) for height in sizes]
+    assert all(old is new for old, new in zip(first, again, strict=True))

@@ -63,3 +63,17 @@ def test_views_are_read_where_they_lie() -> None:
         q_dense, scale_dense = kernel.quantize(x.contiguous(), "gelu")
         assert torch.equal(q.view(torch.uint8), q_dense.view(torch.uint8))
         assert torch.equal(scale, scale_dense)
+
+
+# The interpreter warns of inf times 0.
+@pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
+def test_a_row_with_nan_shows_it_and_the_others_stay() -> None:
+    x = torch.randn(3, 40)
+    x[1, 7], x[2, 7] = float("nan"), float("inf")
+    q, scale = (part.cpu() for part in kernel.quantize(x.to(DEVICE)))
+    assert scale[1].isnan().all()
+    assert scale[2].isinf().all()
+    back, (twin, twin_scale) = q.float() * scale, reference.quantize(x)
+    assert torch.equal(back.isfinite(), (twin.float() * twin_scale).isfinite())
+    assert back[0].isfinite().all()
+    assert back[1].isnan().all()

@@ -140,6 +140,33 @@ def test_tiny_pictures_look_the_same_over_a_background(size: tuple[int, int]) ->
     assert counts == (1, 20)
 
 
+def test_shadows_on_steep_triangles_look_the_same_over_a_background() -> None:
+    # Along outlines a triangle is shaded where the eye ray meets its plane, far from its samples.
+    rng = np.random.default_rng(0)
+    vertices = rng.normal(size=(60, 3)) * [0.8, 0.8, 0.5]
+    faces = np.concatenate([rng.permutation(60)[:3] for _ in range(60)])
+    model = mujoco.MjModel.from_xml_string(
+        f"""
+        <mujoco><asset><mesh name="spikes" inertia="shell"
+          vertex="{" ".join(f"{x:.4f}" for x in vertices.ravel())}"
+          face="{" ".join(map(str, faces))}"/></asset>
+        <worldbody><camera name="eye" pos="0 -3 2" xyaxes="1 0 0 0 .55 .83"/>
+          <light directional="true" pos="0 0 4" dir=".5 .3 -1" diffuse=".8 .8 .8"/>
+          <geom type="plane" size="5 5 .1"/>
+          <geom type="mesh" mesh="spikes" pos="0 0 .8" rgba=".9 .6 .3 1"/>
+          <body pos="0 0 2"><freejoint/><geom type="sphere" size=".25"/></body>
+        </worldbody></mujoco>"""
+    )
+    worlds = []
+    for _ in range(200):
+        data = mujoco.MjData(model)
+        data.qpos[:3] = rng.uniform([-2, -2, 0.3], [2, 2, 3.5])
+        mujoco.mj_forward(model, data)
+        worlds.append(data)
+    scene = Scene.from_model(model, "eye")
+    assert _assert_equal_with_and_without(scene, worlds, (200, 200)) == (1, 200)
+
+
 def test_a_lamp_on_a_moving_body_needs_the_whole_picture() -> None:
     model = _room(lamp=LAMP)
     counts = _assert_equal_with_and_without(Scene.from_model(model, VIEW), _states(model, 8))

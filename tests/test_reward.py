@@ -257,7 +257,7 @@ def test_describe_records_what_a_run_needs_as_json(
     assert record["model"] == untrained_folder
     assert len(record["weights_sha256"]) == 64
     assert record["prompt_tokens"] == {GOAL: 11, BASELINE: 5}
-    assert (record["device"], record["precision"]) in {("cpu", "fp32"), ("cuda", "fp16")}
+    assert (record["device"], record["precision"]) in {("cpu", "fp32"), ("cuda:0", "fp16")}
     assert record["alpha"] == 0.5
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 
 from vlmrm_fast import VLMReward
 from vlmrm_fast.errors import ArgumentError, VLMRMError
+from vlmrm_fast.inputs import choose_device
 from vlmrm_fast.lanes import CpuLane
 from vlmrm_fast.scorer import Scorer, split_rows
 
@@ -318,3 +322,72 @@ def test_options_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(ArgumentError, match=text):
         reward.scorer(**options)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_closed_scorer_takes_no_frames_and_gives_the_rewards_it_owes(background: bool) -> None:
+    shade, frames = Shade(), pictures(2, 8)
+    scorer = scorer_of(shade, background=background)
+    ticket = scorer.submit(frames)
+    for _ in range(2):
+        scorer.close()
+    for refused in (lambda: scorer.submit(frames), lambda: scorer.acquire(frames.shape)):
+        with pytest.raises(ArgumentError, match="scorer must be open to take frames"):
+            refused()
+    np.testing.assert_array_equal(scorer.collect([ticket])[0], shade.expect(frames)[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("precision", "fix"),
+    [
+        ("fp16", 'in fp16. Use precision="bf16" or "fp32".'),
+        ("bf16", 'in bf16. Use precision="fp32".'),
+        ("fp32", "in fp32. Check the model's weights."),
+    ],
+)
+def test_rewards_that_are_no_numbers_are_refused_with_the_fix(
+    untrained_folder: str, precision: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward, frames = VLMReward(untrained_folder, goal=GOAL, device="cpu"), pictures(2)
+    encode = reward._model.embed_images
+
+    def overflow(batch: torch.Tensor, how: Any) -> torch.Tensor:
+        z = encode(batch, how).clone()
+        z[1] = float("inf")
+        return z
+
+    # A weight that overflows in one format only is not had on demand.
+    monkeypatch.setattr(reward._model, "embed_images", overflow)
+    monkeypatch.setattr(reward._model, "precision", precision)
+    prompts, text = (
+        reward.prompt_set([GOAL]),
+        re.escape(f"got 1 of 2 that are not, from a model {fix}"),
+    )
+    with reward.scorer() as scorer:
+        for call in (
+            lambda: scorer.collect([scorer.submit(frames)]),
+            lambda: reward.score(frames),
+            lambda: reward.score_many(frames, prompts),
+        ):
+            with pytest.raises(VLMRMError, match=text):
+                call()
+
+
+def test_prompts_of_another_model_are_refused(
+    reward: VLMReward, untrained_folder: str, tmp_path: Path
+) -> None:
+    other = str(shutil.copytree(untrained_folder, tmp_path / "other"))
+    prompts = VLMReward(other, goal=GOAL, device="cpu").prompt_set([GOAL])
+    for call in (
+        lambda: reward.score_many(pictures(1), prompts),
+        lambda: reward.score_many_embeddings(np.ones((1, reward.embed_dim)), prompts),
+        lambda: reward.scorer(prompts=prompts),
+    ):
+        with pytest.raises(ArgumentError, match="prompts must be of the reward's own model"):
+            call()
+
+
+def test_auto_is_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert choose_device("auto") == torch.device("cuda:1")

@@ -26,7 +26,14 @@ from vlmrm_fast.kernels.reference import (
     preprocess,
 )
 from vlmrm_fast.precision import usable_precisions
-from vlmrm_fast.quantized import Fp8Linear, Int8Linear, fp8_linear, has_int8, sums_exactly
+from vlmrm_fast.quantized import (
+    Fp8Linear,
+    Int8Linear,
+    fp8_linear,
+    has_fp8,
+    has_int8,
+    sums_exactly,
+)
 
 CPU = torch.device("cpu")
 CONFIGS = Path(open_clip.__file__).parent / "model_configs"
@@ -262,14 +269,72 @@ def test_an_embedding_does_not_depend_on_its_batch() -> None:
         assert error(together, alone) <= (1e-6 if precision == "fp32" else 5e-3)
 
 
-@pytest.mark.parametrize("engine", ["auto", "eager"])
-def test_a_tower_without_products_to_quantise_is_refused(engine: str) -> None:
+def test_a_tower_without_products_to_quantise_is_refused() -> None:
     if not has_int8():
         pytest.skip("this CPU does not run int8")
-    convolutional = vision_tower("RN50", size=64, layers=[1, 1, 1, 1])
-    tower = convolutional if engine == "auto" else vision_tower("ViT-S-32", 1, 64)
+    tower = vision_tower("RN50", size=64, layers=[1, 1, 1, 1])
     with pytest.raises(ArgumentError, match='precision must be "fp32" for this image tower'):
-        towers.build_tower(tower, CPU, "int8", engine)
+        towers.build_tower(tower, CPU, "int8")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_open_clips_own_code_is_not_quantised(precision: str) -> None:
+    tower = vision_tower("ViT-S-32", 1, 64)
+    with pytest.raises(ArgumentError, match=f"engine must be \"auto\" for precision '{precision}'"):
+        towers.build_tower(tower, CPU, precision, "eager")
+    assert tower.conv1.weight.dtype == torch.float32  # nothing was cast before
+
+
+def test_convolutions_are_exact_within_the_block_and_as_before_after_it() -> None:
+    convolutions = torch.backends.cudnn.conv
+    before = convolutions.fp32_precision
+
+    def fail() -> None:
+        with towers.exact_convolutions():
+            assert convolutions.fp32_precision == "ieee"
+            raise RuntimeError("out of something")
+
+    try:
+        for setting in ("tf32", "ieee"):
+            convolutions.fp32_precision = setting
+            with pytest.raises(RuntimeError, match="out of something"):
+                fail()
+            assert convolutions.fp32_precision == setting
+    finally:
+        convolutions.fp32_precision = before
+
+
+@pytest.mark.parametrize(("pool", "products"), [("tok", 3 * 4 - 2), ("avg", 3 * 4)])
+def test_only_products_that_are_used_are_made(pool: str, products: int) -> None:
+    made: list[torch.Size] = []
+
+    def make(weight: torch.Tensor, *rest: Any) -> layers.Linear:
+        made.append(weight.shape)
+        return layers.PlainLinear(weight, *rest)
+
+    tower = vision_tower("ViT-S-32", 3, 64, pool_type=pool)
+    how, images = preprocessing(64), frames(2, 64)
+    right = expected(tower, images, how)
+    lean = vit.LeanViT(tower, CPU, torch.float32, make)
+    assert len(made) == products
+    assert error(lean.encode(images, how), right) <= 2e-6
+
+
+@pytest.mark.parametrize("hip", [None, "7.0"])
+def test_fp8_is_tried_before_it_is_promised(
+    monkeypatch: pytest.MonkeyPatch, hip: str | None
+) -> None:
+    def missing(*_: object) -> torch.Tensor:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 4))
+    monkeypatch.setattr(Fp8Linear, "__call__", missing if hip is None else lambda _, x: x)
+    has_fp8.cache_clear()
+    try:
+        assert not has_fp8(CPU)
+    finally:
+        has_fp8.cache_clear()
 
 
 OLD_CPU = """

@@ -10,7 +10,7 @@ import torch
 
 from vlmrm_fast.kernels.reference import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from vlmrm_fast.precision import usable_precisions
-from vlmrm_fast.towers import build_tower
+from vlmrm_fast.towers import PixelTower, build_tower
 
 sys.path.append(str(Path(__file__).parent.parent / "bench"))
 from plain_vit import Shape, VisionTransformer
@@ -84,3 +84,18 @@ def test_encoding_never_waits_and_a_graph_holds_it(
     graph.replay()
     right = tower.encode(inputs, HOW)
     assert float((unit(outputs) - unit(right)).abs().max()) <= 1e-3
+
+
+def test_convolutions_in_float32_are_not_cut_to_tf32() -> None:
+    layer = torch.nn.Conv2d(3, 64, 3).requires_grad_(False)
+    images = frames(4, 56)
+    right = PixelTower(layer, torch.float32, "eager").encode(images, HOW)
+    tower = PixelTower(layer.to("cuda"), torch.float32, "eager")
+    z = tower.encode(images.to("cuda"), HOW).cpu()
+    assert float((z - right).norm() / right.norm()) <= 1e-5  # TF32 is off by some 3e-4
+
+    inputs, graph = images.to("cuda"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = tower.encode(inputs, HOW)
+    graph.replay()
+    assert float((outputs.cpu() - right).norm() / right.norm()) <= 1e-5

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vlmrm_fast.errors import ModelError
-from vlmrm_fast.hub import clear_errors, file_sha256
+from vlmrm_fast.hub import clear_errors, enough_memory, file_sha256
 from vlmrm_fast.kernels.reference import Preprocessing
 from vlmrm_fast.model_sources import BUILTIN_FOLDER as BUILTIN_FOLDER
 from vlmrm_fast.model_sources import CONFIG_FILE, WEIGHTS_FILE, ModelSource, resolve_model
@@ -140,10 +140,11 @@ class LoadedModel:
     def embed_text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Return (P, D) float32 embeddings of unit length; raises as `PromptTokenizer.check`."""
         tokens = self.tokenizer(prompts)
-        module = self._module.to(self.device)
-        rows = _unit_rows(module.encode_text(tokens.to(self.device), normalize=False))
-        self._module.to("cpu")
-        return rows
+        try:
+            module = self._module.to(self.device)
+            return _unit_rows(module.encode_text(tokens.to(self.device), normalize=False))
+        finally:
+            self._module.to("cpu")
 
 
 def load_model(
@@ -164,7 +165,7 @@ def load_model(
         The model, in evaluation mode, without gradients.
 
     Raises:
-        ModelError: its files cannot be fetched or read.
+        ModelError: its files cannot be fetched or read, or it does not fit into memory.
     """
     import open_clip
 
@@ -190,7 +191,8 @@ def load_model(
             f"{min(_pair(size))} in {source.model!r}."
         )
     module.eval().requires_grad_(False)
-    return LoadedModel(source, module, device, precision, engine)
+    with enough_memory(source.model, "the model"):
+        return LoadedModel(source, module, device, precision, engine)
 
 
 def model_options(source: ModelSource) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class TrainConfig:
     seed: int = 0
     """Seed of everything: weights, exploration, start states."""
     device: str = "auto"
-    """Device of policy and reward: auto, cpu, cuda or cuda:N."""
+    """Device of policy and reward: auto (one GPU, else the CPU), cpu, cuda (all GPUs) or cuda:N."""
     labels: Literal["auto", "step", "deferred"] = "auto"
     """Rewards come with each step, or later while simulation goes on; auto picks by device."""
     num_threads: int = 0

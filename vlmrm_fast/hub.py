@@ -49,7 +49,11 @@ def clear_errors(model: str, what: str, local: bool, *, offline: bool = False) -
         ModelError: the block raised.
     """
     try:
-        with _quiet_log(), _cache_only(offline or not (local or hub_answers())):
+        with (
+            enough_memory(model, what),
+            _quiet_log(),
+            _cache_only(offline or not (local or hub_answers())),
+        ):
             yield
     except ModelError:
         raise
@@ -60,11 +64,6 @@ def clear_errors(model: str, what: str, local: bool, *, offline: bool = False) -
         ) from error
     except json.JSONDecodeError as error:
         raise ModelError(f"{what} of {model!r} has a broken configuration: {error}.") from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelError(
-            f"{what} of {model!r} must fit into memory, got: {_first_line(error)}. Use a smaller "
-            'model, precision="fp16" on a GPU, or device="cpu".'
-        ) from error
     except Exception as error:  # the hub, the network and torch.load raise errors of many types
         reason = _first_line(error)
         if local:
@@ -72,6 +71,29 @@ def clear_errors(model: str, what: str, local: bool, *, offline: bool = False) -
         raise ModelError(
             f"{what} of {model!r} cannot be fetched: {reason}. Check the name and the connection; "
             'or download its folder elsewhere and give the path; or use model="builtin".'
+        ) from error
+
+
+@contextmanager
+def enough_memory(model: str, what: str) -> Iterator[None]:
+    """Turn a lack of memory into a ModelError that says what to do.
+
+    Args:
+        model: what the user wrote.
+        what: is loaded, for example "the model".
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ModelError: the host's or the GPU's memory is full.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelError(
+            f"{what} of {model!r} must fit into memory, got: {_first_line(error)}. Use a smaller "
+            'model, precision="fp16" on a GPU, or device="cpu".'
         ) from error
 
 

@@ -46,13 +46,14 @@ def check_frames(frames: Any) -> None:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device that `device` names.
+    """Return the device that `device` names; "auto" is the current GPU where there is one.
 
     Raises:
         ArgumentError: it is not a CPU or an available CUDA device.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # With a number: "cuda" without one stands for every GPU.
+        return numbered(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError, ValueError):

@@ -22,16 +22,37 @@ class PromptSet:
         baselines: P baselines, each prompts or empty.
         alphas: P strengths in [0, 1].
         tasks: their constants, on the model's device in float32.
+        model_id: the model that embedded them, as the user wrote it.
     """
 
     goals: tuple[tuple[str, ...], ...]
     baselines: tuple[tuple[str, ...], ...]
     alphas: tuple[float, ...]
     tasks: Tasks
+    model_id: str
 
     def __len__(self) -> int:
         """Return P."""
         return len(self.goals)
+
+    def tasks_for(self, model_id: str) -> Tasks:
+        """Return the constants for embeddings of a model.
+
+        Args:
+            model_id: as the user wrote it.
+
+        Returns:
+            `tasks`.
+
+        Raises:
+            ArgumentError: another model embedded the prompts.
+        """
+        if model_id != self.model_id:
+            raise ArgumentError(
+                f"prompts must be of the reward's own model, {model_id!r}, got some of "
+                f"{self.model_id!r}. Make them with this reward's prompt_set()."
+            )
+        return self.tasks
 
 
 def build_prompt_set(
@@ -85,7 +106,7 @@ def build_prompt_set(
             "Reword one of them, or set alpha=0."
         )
     tasks = make_tasks(goal, baseline, strength).to(model.device)
-    return PromptSet(checked_goals, checked_baselines, checked_alphas, tasks)
+    return PromptSet(checked_goals, checked_baselines, checked_alphas, tasks, model.model_id)
 
 
 def _means(

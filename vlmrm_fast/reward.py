@@ -18,7 +18,7 @@ from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
 from vlmrm_fast.precision import choose_precision
 from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
 from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
-from vlmrm_fast.scorer import Scorer
+from vlmrm_fast.scorer import Scorer, check_rewards
 
 # Frames encoded at once. CPU: the best of 8 ... 64 for the built-in model (its activations stay in
 # the cache), 10 % above 4 for a ViT-B-32. GPU: 512 frames of a ViT-bigG need 5 GB.
@@ -38,7 +38,8 @@ class VLMReward:
         goal: one prompt, or several whose embeddings are averaged.
         baseline: prompts of the scene without the goal; needed where alpha is above 0.
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        device: "auto" (one GPU where there is one), "cpu", "cuda:1", or "cuda", whose `scorer`
+            uses every GPU.
         precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16", "bf16", "int8" or "fp8";
             what a device lacks is refused. `vlmrm-fast fidelity` shows what each changes.
         engine: "auto" (the fastest form of the image tower) or "eager" (open_clip's own code).
@@ -164,8 +165,9 @@ class VLMReward:
 
         Raises:
             ArgumentError: `frames` has another dtype or shape.
+            VLMRMError: a reward is not finite, with the precision to use.
         """
-        return self._rewards(frames)[:, 0].cpu().numpy()
+        return check_rewards(self._rewards(frames)[:, 0].cpu().numpy(), self._model.precision)
 
     def scorer(
         self,
@@ -192,7 +194,8 @@ class VLMReward:
             The scorer; close it when done.
 
         Raises:
-            ArgumentError: `num_slots` or a device cannot be used, or there is none.
+            ArgumentError: `num_slots` or a device cannot be used, or there is none; `prompts` are
+                another model's.
         """
         if devices is not None and (isinstance(devices, str) or not devices):
             raise ArgumentError(f"devices must be a list of at least one name, got {devices!r}.")
@@ -205,7 +208,9 @@ class VLMReward:
             raise ArgumentError(f"devices must be of the reward's kind, {own.type}, got {got}.")
         background = has_idle_core() if background is None else background
         replicas = [self._on(model, prompts) for model in self._models_on(wanted)]
-        return Scorer([r._lane(num_slots, background) for r in replicas], num_slots)
+        return Scorer(
+            [r._lane(num_slots, background) for r in replicas], num_slots, self._model.precision
+        )
 
     def _models_on(self, devices: Sequence[torch.device]) -> list[clip.LoadedModel]:
         """Return a model for each device: this one's own for one of them, each loaded once."""
@@ -225,7 +230,7 @@ class VLMReward:
         if model is self._model and prompts is None:
             return self
         other = copy.copy(self)
-        tasks = self._tasks if prompts is None else prompts.tasks
+        tasks = self._tasks if prompts is None else prompts.tasks_for(model.model_id)
         other._model, other._tasks = model, tasks.to(model.device)
         return other
 
@@ -252,9 +257,10 @@ class VLMReward:
             (B, P) float32 rewards.
 
         Raises:
-            ArgumentError: as `score`.
+            ArgumentError: as `score`, or `prompts` are another model's.
+            VLMRMError: as `score`.
         """
-        return self._many(self._embed(frames), prompts)
+        return check_rewards(self._many(self._embed(frames), prompts), self._model.precision)
 
     def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return the embeddings of frames, for `score_embeddings`.
@@ -264,6 +270,9 @@ class VLMReward:
 
         Returns:
             (B, D) float32 rows of unit length.
+
+        Raises:
+            ArgumentError: as `score`.
         """
         return self._embed(frames).cpu().numpy()
 
@@ -275,6 +284,9 @@ class VLMReward:
 
         Returns:
             The embeddings.
+
+        Raises:
+            ArgumentError: there is no prompt, or one is empty or longer than the model's context.
         """
         return self._model.embed_text(check_prompts("prompts", prompts)).cpu().numpy()
 
@@ -303,7 +315,7 @@ class VLMReward:
             (B, P) float32 rewards.
 
         Raises:
-            ArgumentError: as `score_embeddings`.
+            ArgumentError: as `score_embeddings`, or `prompts` are another model's.
         """
         return self._many(self._rows(z), prompts)
 
@@ -316,7 +328,7 @@ class VLMReward:
     @torch.inference_mode()
     def _many(self, z: torch.Tensor, prompts: PromptSet) -> np.ndarray:
         """Return (B, P) float32 rewards of (B, D) embeddings on the device."""
-        return ops.score(z, prompts.tasks).cpu().numpy()
+        return ops.score(z, prompts.tasks_for(self._model.model_id)).cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         """Return what a run must record: model, weights, device, precision, prompts, tokens."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.frames import Fence, FrameRing, Slot, check_slots
 from vlmrm_fast.lanes import Lane
 
@@ -42,6 +42,30 @@ def split_rows(count: int, parts: int) -> list[slice]:
     return [slice(bounds[index], bounds[index + 1]) for index in range(parts)]
 
 
+def check_rewards(rewards: np.ndarray, precision: str) -> np.ndarray:
+    """Refuse rewards that are not numbers: NaN would stand for "not there yet" in what follows.
+
+    Args:
+        rewards: of any shape.
+        precision: of the model that they are from.
+
+    Returns:
+        `rewards`.
+
+    Raises:
+        VLMRMError: some are not finite, with the precision to use.
+    """
+    wrong = rewards.size - int(np.isfinite(rewards).sum())
+    if wrong:
+        wider = " or ".join(f'"{name}"' for name in ("bf16", "fp32") if name != precision)
+        fix = "Check the model's weights." if precision == "fp32" else f"Use precision={wider}."
+        raise VLMRMError(
+            f"rewards must be finite, got {wrong} of {rewards.size} that are not, from a model in "
+            f"{precision}. {fix}"
+        )
+    return rewards
+
+
 class Scorer:
     """Scores batches of frames while the next ones are made. Not for use from several threads.
 
@@ -53,12 +77,13 @@ class Scorer:
         num_slots: K, submissions that can wait to be read at once.
     """
 
-    def __init__(self, lanes: Sequence[Lane], num_slots: int = 3) -> None:
+    def __init__(self, lanes: Sequence[Lane], num_slots: int = 3, precision: str = "fp32") -> None:
         """Take over the lanes.
 
         Args:
             lanes: at least one; `VLMReward.scorer` makes them.
             num_slots: K, at least 3.
+            precision: of the lanes' models, for the text where rewards are not finite.
 
         Raises:
             ArgumentError: `num_slots` is out of range.
@@ -66,6 +91,8 @@ class Scorer:
         check_slots(num_slots)
         self.lanes = list(lanes)
         self.num_slots = num_slots
+        self._precision = precision
+        self._closed = False
         self._ring: FrameRing | None = None
         self._open: Slot | None = None
 
@@ -84,7 +111,11 @@ class Scorer:
             (N, H, W, 3) uint8, writeable, with old content; the same array until it is submitted.
             `submit` that very array: it is then not copied on the host. Its content stays, for
             reading only, until the array is handed out again.
+
+        Raises:
+            ArgumentError: the scorer is closed, or `shape` is no (N, H, W, 3).
         """
+        self._check_open()
         if self._open is None or self._open.frames.shape != tuple(shape):
             self._open = self._acquire(tuple(shape))
         return self._open.frames
@@ -109,8 +140,9 @@ class Scorer:
             The claim to their rewards.
 
         Raises:
-            ArgumentError: `frames` has another dtype or shape, or no rows.
+            ArgumentError: `frames` has another dtype or shape, or no rows; the scorer is closed.
         """
+        self._check_open()
         slot = self._open
         if slot is not None and frames is slot.frames:
             self._open = None
@@ -150,6 +182,7 @@ class Scorer:
         Raises:
             ArgumentError: a ticket is another scorer's, was collected before, or is for another
                 number of frames.
+            VLMRMError: a reward is not finite, with the precision to use.
         """
         if not tickets:
             return np.empty((0, 0), np.float32)
@@ -170,11 +203,21 @@ class Scorer:
             for lane, claims in zip(self.lanes, zip(*rows, strict=True), strict=True)
             if claims[0] is not None
         ]
-        rewards = torch.cat(parts, dim=1).numpy()
+        rewards = check_rewards(torch.cat(parts, dim=1).numpy(), self._precision)
         return rewards[..., 0] if rewards.shape[2] == 1 else rewards
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ArgumentError(
+                "scorer must be open to take frames, got a closed one. Make another one."
+            )
+
     def close(self) -> None:
-        """Finish what was submitted; free threads and memory."""
+        """Finish what was submitted; free threads and memory.
+
+        Tickets can still be collected, frames no longer submitted. May be called twice.
+        """
+        self._closed = True
         if self._ring is not None:
             self._ring.drain()
         for lane in self.lanes:

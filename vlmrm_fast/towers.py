@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -59,8 +60,29 @@ class PixelTower:
     @torch.inference_mode()
     def encode(self, frames: torch.Tensor, how: Preprocessing) -> torch.Tensor:
         """Return (B, D) embeddings; see `ImageTower`."""
-        out = self.forward(prepare(frames, how, self.dtype))
+        pixels = prepare(frames, how, self.dtype)
+        if pixels.is_cuda and self.dtype == torch.float32:
+            with exact_convolutions():
+                out = self.forward(pixels)
+        else:
+            out = self.forward(pixels)
         return out[0] if isinstance(out, tuple) else out
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Keep cuDNN from cutting float32 to TF32's 10 bits within the block, which is its default.
+
+    A host setting, read when a convolution is enqueued: a CUDA graph keeps what it captured.
+    """
+    # torch.backends.cudnn.flags would set every other flag to a default as well.
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def build_tower(
@@ -78,8 +100,14 @@ def build_tower(
         The tower; its weights are its own.
 
     Raises:
-        ArgumentError: the precision quantises matrix products, and this tower has none.
+        ArgumentError: the precision quantises matrix products, and this tower has none, or
+            `engine` is "eager", which leaves them as they are.
     """
+    if engine == "eager" and precision in QUANTISED:
+        raise ArgumentError(
+            f'engine must be "auto" for precision {precision!r}, got "eager", which quantises no '
+            "matrix products."
+        )
     dtype = DTYPES[precision]
     built: ImageTower
     if engine == "eager":

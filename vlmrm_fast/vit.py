@@ -31,12 +31,26 @@ class Stem(NamedTuple):
     positions: torch.Tensor
 
 
-class Block(NamedTuple):
-    """One residual block; LayerScale is in the weights of `out` and `shrink`."""
+class Attention(NamedTuple):
+    """Attention of a frame's tokens to one another; LayerScale is in the weights of `out`."""
 
-    first: Norm
     qkv: Linear
     out: Linear
+    heads: int
+
+    def __call__(self, y: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+        """Return what attention adds to the first `rows` tokens (all where None)."""
+        batch, count, width = y.shape
+        heads = self.qkv(y).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = heads.unbind(0)
+        mixed = functional.scaled_dot_product_attention(query[:, :, :rows], key, value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, -1, width))
+
+
+class Block(NamedTuple):
+    """One residual block without its attention; LayerScale is in the weights of `shrink`."""
+
+    first: Norm
     second: Norm
     grow: Linear
     shrink: Linear
@@ -84,11 +98,12 @@ class LeanViT:
         if not isinstance(tower.ln_pre, nn.Identity):
             self.pre = Norm(tower.ln_pre, device, torch.float32)
         blocks = list(tower.transformer.resblocks)
-        self.heads: int = blocks[0].attn.num_heads
         self.blocks = [self._block(block) for block in blocks]
         self.last: SingleQuery | None = None
         if self.class_pooled and dtype == torch.float32:
             self.last = self._single_query(blocks[-1])
+        whole = blocks if self.last is None else blocks[:-1]
+        self.attentions = [self._attention(block) for block in whole]
         self.post = Norm(tower.ln_post, device, dtype)
         self.project = self._plain(tower.proj.detach().T, None)
 
@@ -102,9 +117,16 @@ class LeanViT:
         weight, bias = (part.detach().to(self.device, self.dtype) for part in (weight, bias))
         return self.make_linear(weight, bias, activation)
 
+    def _attention(self, block: Any) -> Attention:
+        """Fold and cast one block's attention."""
+        attention = block.attn
+        qkv = self._make(attention.in_proj_weight, attention.in_proj_bias)
+        out = self._make(*_scaled(attention.out_proj, block.ls_1))
+        return Attention(qkv, out, attention.num_heads)
+
     def _block(self, block: Any) -> Block:
-        """Fold and cast one block."""
-        attention, grow, shrink = block.attn, block.mlp.c_fc, block.mlp.c_proj
+        """Fold and cast the rest of one block."""
+        grow, shrink = block.mlp.c_fc, block.mlp.c_proj
         activation, scale = _activation(block.mlp.gelu)
         inner = self._make(grow.weight * scale, grow.bias * scale, activation)
         outer = self._make(*_scaled(shrink, block.ls_2, 1 / scale))
@@ -112,8 +134,6 @@ class LeanViT:
             inner.after, outer.before = ACTIVATIONS["none"], activation
         return Block(
             Norm(block.ln_1, self.device, self.dtype),
-            self._make(attention.in_proj_weight, attention.in_proj_bias),
-            self._make(*_scaled(attention.out_proj, block.ls_1)),
             Norm(block.ln_2, self.device, self.dtype),
             inner,
             outer,
@@ -130,7 +150,7 @@ class LeanViT:
             (weight.detach().clone().to(self.device), bias.detach().clone().to(self.device))
             for weight, bias in (query, key, value, out)
         ]
-        return SingleQuery(parts[0], parts[1], parts[2], parts[3], self.heads)
+        return SingleQuery(parts[0], parts[1], parts[2], parts[3], attention.num_heads)
 
     def stem(self, how: Preprocessing) -> Stem:
         """Return the first layer with the mean and standard deviation of `how` folded in."""
@@ -159,8 +179,10 @@ class LeanViT:
         stem = self.stem(how)
         x = self._embed(prepare(frames, how, self.dtype, self.patch), stem)
         y = self.blocks[0].first(x)
-        for block, after in zip(self.blocks, self.blocks[1:], strict=False):
-            x, y = block.second.add(x, self._attend(block, y))
+        for attend, block, after in zip(
+            self.attentions, self.blocks, self.blocks[1:], strict=False
+        ):
+            x, y = block.second.add(x, attend(y))
             x, y = after.first.add(x, block.shrink(block.grow(y)))
         return self._finish(x, y)
 
@@ -173,19 +195,11 @@ class LeanViT:
         x[:, 0] = stem.positions[0]
         return (x if self.pre is None else self.pre(x)).to(self.dtype)
 
-    def _attend(self, block: Block, y: torch.Tensor, rows: int | None = None) -> torch.Tensor:
-        """Return what attention adds to the first `rows` tokens (all where None)."""
-        batch, count, width = y.shape
-        heads = block.qkv(y).view(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = heads.unbind(0)
-        mixed = functional.scaled_dot_product_attention(query[:, :, :rows], key, value)
-        return block.out(mixed.transpose(1, 2).reshape(batch, -1, width))
-
     def _finish(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return (B, D): the last block, the pooling and the projection of (B, T, W)."""
         block = self.blocks[-1]
         if not self.class_pooled:
-            x, y = block.second.add(x, self._attend(block, y))
+            x, y = block.second.add(x, self.attentions[-1](y))
             delta = block.shrink(block.grow(y))
             if self.pool_first:
                 return self.project(self.post((x + delta)[:, 1:].mean(1)))
@@ -193,7 +207,7 @@ class LeanViT:
         if self.last is not None:
             delta = self.last(y[:, 0], y)
         else:
-            delta = self._attend(block, y, rows=1)[:, 0]
+            delta = self.attentions[-1](y, rows=1)[:, 0]
         x, y = block.second.add(x[:, 0], delta)
         return self.project(self.post.add(x, block.shrink(block.grow(y)))[1])
 

@@ -11,6 +11,7 @@
 #include "ray/shadow_queue.h"
 #include "ray/simd.h"
 #include "ray/still.h"
+#include "ray/still_mesh.h"
 #include "ray/transparent.h"
 
 namespace vlmrm {
@@ -366,7 +367,9 @@ void draw(const Scene& scene, Frame* frame, uint8_t* rgb) {
   }
   Painter(scene, frame, rgb).paint();
   blend_transparent(scene, frame, rgb);
-  if (frame->recorder) record_frame(scene, frame, frame->recorder);
+  if (!frame->recorder) return;
+  record_meshes(scene, *frame, frame->recorder);
+  record_frame(scene, frame, frame->recorder);
 }
 
 }  // namespace VLMRM_ISA

@@ -78,14 +78,14 @@ class Lathed {
     start(p, &s);
     const Angle middle = s.around, level = s.rise;
     const vi slice = s.slice;
-    try_facet(middle, level, slice, s.row, &s);
+    try_facet(all_lanes(), middle, level, slice, s.row, &s);
     for (int side = -1; side <= 1; side += 2) {
       const Angle beside = turned(middle, l_.step_cosine, l_.step_sine * static_cast<float>(side));
-      try_facet(beside, level, slice + splat(int32_t{side}), s.row, &s);
+      try_facet(all_lanes(), beside, level, slice + splat(int32_t{side}), s.row, &s);
     }
-    if (kType != kCylinder && (kType != kCapsule || any(abs(p.z) > splat(scale_.half - 0.2f)))) {
-      try_rows(&s);
-    }
+    // Each lane decides for itself: what it shows must not depend on its company.
+    const vm by_ring = kType == kCapsule ? abs(p.z) > splat(scale_.half - 0.2f) : all_lanes();
+    if (kType != kCylinder && any(by_ring)) try_rows(by_ring, &s);
     return finish(h, s);
   }
 
@@ -129,13 +129,14 @@ class Lathed {
                                               (low + splat(0.5f) - level) * splat(1 / rings)));
   }
 
-  // Down to an integer, in [-limit, limit); what is not a number counts as 0.
+  // Down to an integer, in [-limit, limit); what is not a number counts as -limit, for `max` returns
+  // its second argument then.
   static VLMRM_INLINE vf whole(vf a, float limit) {
     return floor(min(max(a, splat(-limit)), splat(limit - 0.5f)));
   }
 
-  // The rings above and below.
-  VLMRM_INLINE void try_rows(Search* s) const {
+  // The rings above and below, in lanes of `wanted`.
+  VLMRM_INLINE void try_rows(vm wanted, Search* s) const {
     const Angle around = s->around, rise = s->rise;
     const vi slice = s->slice, row = s->row, middle = splat(l_.side);
     for (int side = -1; side <= 1; side += 2) {
@@ -149,7 +150,7 @@ class Lathed {
       } else {
         next = select(next == middle, next + splat(int32_t{side}), next);
       }
-      try_facet(around, level, slice, next, s);
+      try_facet(wanted, around, level, slice, next, s);
     }
   }
 
@@ -158,7 +159,8 @@ class Lathed {
     return kType == kCylinder ? out : fma(rise.x, out, rise.y * (d.z * splat(l_.apothem)));
   }
 
-  VLMRM_INLINE void try_facet(Angle around, Angle rise, vi slice, vi row, Search* s) const {
+  VLMRM_INLINE void try_facet(vm wanted, Angle around, Angle rise, vi slice, vi row,
+                              Search* s) const {
     vf height = splat(l_.apothem * l_.half_ring_cosine);
     if (kType == kCylinder) height = splat(l_.apothem);
     if (kType == kCapsule) {
@@ -167,8 +169,8 @@ class Lathed {
     }
     const vf b = along(around, rise, s->d);
     const vf t = (height - along(around, rise, s->o)) * rcp(b);
-    s->leave = select(b > vf{}, min(t, s->leave), s->leave);
-    const vm later = (b < vf{}) & (t > s->enter);
+    s->leave = select(wanted & (b > vf{}), min(t, s->leave), s->leave);
+    const vm later = wanted & (b < vf{}) & (t > s->enter);
     s->enter = select(later, t, s->enter);
     s->around = select(later, around, s->around);
     s->rise = select(later, rise, s->rise);

@@ -284,7 +284,7 @@ class Resolve {
     }
     FacetPoint point;
     if (kFacets) point = place_facet(scene_, f_, f_.view[view], &q);
-    if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(q, from, begin, count);
+    if (f_.recorder && view >= 0 && !f_.view[view].mirrored) record(view, q, from, begin, count);
     q.queue = queue_for(&f_, view);
     if (q.queue) q.active = in;
     const size_t queued = f_.queue.num_points;
@@ -310,10 +310,12 @@ class Resolve {
     q->t = select(beside, t, q->t);
   }
 
-  // Notes where the background's surfaces lie, for shadows that fall on them later.
-  void record(const Points& q, const FragmentTable& from, int begin, int count) {
+  // Notes where the background's surfaces are shaded, for shadows that fall on them later.
+  void record(int view, const Points& q, const FragmentTable& from, int begin, int count) {
+    const ViewGeom& g = f_.view[view];
     float x[kLanes], y[kLanes], t[kLanes];
-    store(x, q.x), store(y, q.y), store(t, q.t);
+    store(x, q.x), store(y, q.y);
+    store(t, g.type == kMesh ? shaded_depth(f_, g, triangle_at(*g.mesh, q.prim), q) : q.t);
     for (int i = 0; i < count; ++i) {
       const int s = from.slot[begin + i];
       record_point(scene_, f_, f_.slot_y[s], f_.slot_x[s], x[i], y[i], t[i], f_.recorder);

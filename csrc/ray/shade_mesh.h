@@ -43,6 +43,12 @@ VLMRM_INLINE vf plane_depth(const Triangle& t, v3 o, v3 d, vf near) {
   return select(usable, depth, near);
 }
 
+// The same for points on a mesh.
+VLMRM_INLINE vf shaded_depth(const Frame& f, const ViewGeom& g, const Triangle& t, const Points& q) {
+  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
+  return plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
+}
+
 VLMRM_INLINE vf weight(vf w) { return min(max(w, splat(-100.0f)), splat(100.0f)); }
 
 VLMRM_INLINE void set_weights(v3 local, Triangle* t) {
@@ -116,8 +122,7 @@ VLMRM_INLINE Color shade_mesh(const Scene& scene, const Frame& f, int view, Poin
   const ViewGeom& g = f.view[view];
   const Geom& geom = scene.geoms[g.geom];
   Triangle t = triangle_at(*g.mesh, q.prim);
-  const v3 from = to_local(g, eye_point(f, q.x, q.y, vf{})) + splat3(g.eye);
-  q.t = plane_depth(t, from, to_local(g, eye_direction(f, q.x, q.y)), q.t);
+  q.t = shaded_depth(f, g, t, q);
   const v3 p = eye_point(f, q.x, q.y, q.t);
   const v3 local = to_local(g, p) + splat3(g.eye);
   set_weights(local, &t);

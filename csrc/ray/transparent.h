@@ -200,19 +200,23 @@ class Glass {
     const vi ids = load(f_.mirror_id.data() + at);
     int32_t id[kLanes];
     store(id, ids);
+    const float* depth = f_.mirror_depth.data() + at;
+    const int32_t* prim = f_.mirror_prim.empty() ? nullptr : f_.mirror_prim.data() + at;
     Points q;
     q.x = splat(f_.left) + (lane_index() + splat(static_cast<float>(col))) * splat(f_.step_x);
     q.y = splat(f_.top - row * f_.step_y);
-    q.t = load(f_.mirror_depth.data() + at);
-    q.face = ids & splat(int32_t{7});
-    q.prim = f_.mirror_prim.empty() ? vi{} : load(f_.mirror_prim.data() + at);
     v3 shown = {vf{}, vf{}, vf{}};
     for (int i = 0; i < kLanes; ++i) {
       const int32_t view = id[i] >> 3;
       bool done = view < 0;
       for (int j = 0; j < i; ++j) done |= id[j] >> 3 == view;
       if (done) continue;
-      q.active = (ids >> 3) == splat(view);
+      const vm in = (ids >> 3) == splat(view);
+      // The other lanes shade too: as what lane i holds, for their own is another geom's or stale.
+      q.active = in;
+      q.t = select(in, load(depth), splat(depth[i]));
+      q.face = select(in, ids, splat(id[i])) & splat(int32_t{7});
+      if (f_.view[view].type == kMesh) q.prim = select(in, load(prim), splat(prim[i]));
       shown = select(q.active, to_float(shade_any(scene_, f_, view, q)), shown);
     }
     return shown;

@@ -189,7 +189,7 @@ class TaskWorlds:
             num_slots: as `VLMReward.scorer` takes it.
         """
         self.stop_deferring()
-        scorer = self._scorer or scorer_of(self.reward, num_slots)
+        scorer = scorer_of(self.reward, num_slots, self._scorer)
         self._deferral = Deferral(scorer, self._mix, self._return, self.timings, sink)
 
     @property

@@ -135,19 +135,22 @@ class Deferral:
                 self.scorer.close()
 
 
-def scorer_of(reward: Any, num_slots: int = 3) -> Scorer:
+def scorer_of(reward: Any, num_slots: int = 3, own: Scorer | None = None) -> Scorer:
     """Return the pipeline of a reward.
 
     Args:
         reward: what scores frames.
         num_slots: see `VLMReward.scorer`.
+        own: one that exists already.
 
     Returns:
-        A new scorer.
+        `own` where it has so many slots, else a new scorer.
 
     Raises:
         ArgumentError: the reward has none.
     """
+    if own is not None and own.num_slots == num_slots:
+        return own
     make = getattr(reward, "scorer", None)
     if make is None:
         raise ArgumentError(

@@ -85,7 +85,12 @@ class DeferredLabels(BaseCallback):
 
     def _stored(self, row: int) -> None:
         """Remember where the newest step was stored; label older ones from time to time."""
-        deferral: Deferral = self._env.deferral
+        deferral: Deferral | None = self._env.deferral
+        if deferral is None:
+            raise ArgumentError(
+                'labels must be "step" where the environment is reset while it is trained on, got '
+                '"deferred". Leave resets to the algorithm.'
+            )
         step = deferral.newest
         assert step is not None
         self._check(vars(self._buffer)["rewards"][row], step)
