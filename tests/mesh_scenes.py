@@ -139,6 +139,17 @@ MESH_SCENES["triangles_smaller_than_a_pixel"] = SmallScene(
     VIEW,
     Figures(45.0, 0.998, 0.003),
 )
+# Without a slope towards the light, rounding alone decides whether a face shades itself.
+MESH_SCENES["face_turned_to_the_light"] = SmallScene(
+    mesh_xml(
+        light='<light pos="0 0 4" dir="0 0 -1" diffuse=".8 .8 .8"/>',
+        assets=f'<mesh name="cube" {CUBE}/>',
+        geoms='<geom type="mesh" mesh="cube" pos="-.25 0 .9" {m}/>'
+        '<geom type="mesh" mesh="cube" pos=".5 .3 .4" {m}/>',
+    ),
+    VIEW,
+    Figures(45.0, 0.998, 0.003),
+)
 
 
 def _panes(count: int) -> str:

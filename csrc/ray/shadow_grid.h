@@ -18,6 +18,8 @@ namespace vlmrm {
 namespace VLMRM_ISA {
 
 constexpr int kMostCells = 256;  // along each axis of the grid
+// Relative, of a depth: a few last bits of a float, as the 24 bits of a map would round them.
+constexpr float kRounding = 4e-6f;
 
 class ShadowGrid {
  public:
@@ -156,7 +158,9 @@ class ShadowGrid {
                     fma(y - splat(o.y0[i]), splat(o.near_y[i]), splat(o.near0[i])));
       near = min(max(near, splat(o.farthest[i])), splat(o.nearest[i]));
       const vf limit = splat(parallel_ ? -scene_.znear : 1 / scene_.znear);
-      in &= (near - splat(offset) > load(&g.near[k])) & (near < limit);
+      // A face turned to the light has no slope: rounding must not let it shade itself.
+      const vf slack = splat(offset) + abs(near) * splat(kRounding);
+      in &= (near - slack > load(&g.near[k])) & (near < limit);
       if (any(in)) store(&g.dark[k], select(in, splat(int32_t{1}), load(&g.dark[k])));
     }
   }
