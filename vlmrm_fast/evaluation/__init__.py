@@ -1,0 +1,1 @@
+"""Evaluation: will this sentence train the behaviour, and did it?"""

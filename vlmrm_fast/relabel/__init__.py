@@ -1,0 +1,1 @@
+"""Rewards for stored trajectories, with any prompt."""

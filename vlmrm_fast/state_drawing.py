@@ -1,0 +1,1 @@
+"""Frames of a list of states of a task."""
