@@ -9,9 +9,9 @@
 namespace vlmrm {
 namespace {
 
-constexpr size_t kMaxBackgrounds = 4;
+constexpr size_t kMaxBackgrounds = 4;            // cameras that take turns on one renderer
 constexpr size_t kMaxBytes = size_t{128} << 20;  // of all backgrounds of a renderer
-constexpr int kMaxPatience = 64;
+constexpr int kMaxPatience = 64;  // sightings before a background is drawn, where others did not pay
 constexpr uint64_t kFewUses = 8;  // a background that served less was not worth its drawing
 
 // Calls f(rows, count) for each run of numbers that the still part of the picture depends on,

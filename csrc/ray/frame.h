@@ -52,7 +52,7 @@ struct Caster {
 
 constexpr int kMinLanes = 4;   // of the narrowest instruction set
 constexpr int kMaxLanes = 16;  // of the widest instruction set: rows are padded to packets of it
-constexpr int kMaxLights = 32;
+constexpr int kMaxLights = 32;   // MuJoCo draws eight; `bindings.cc` refuses more than these
 constexpr int kMaxSlots = 1536;  // pixels of each kind that are shaded together; 2048 take 0.3 MB more
 constexpr int kMaxFragments = kMaxSlots * 10 + kMaxLanes;  // room to write whole packets
 constexpr int kMaxPairs = kMaxSlots * 6;

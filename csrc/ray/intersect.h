@@ -16,10 +16,10 @@ struct Hit {
   vf t;
   vi face;  // 0..5 where the surface has edges
   vm mask;
-  vi prim;  // triangle of a mesh; not set by primitives
+  vi prim;  // facet of a round shape; 0 elsewhere
 };
 
-// The part of an eye ray that counts. Primitives ignore it: their callers compare.
+// The part of an eye ray that counts.
 struct Range {
   vf from, to;
 };
@@ -135,17 +135,8 @@ VLMRM_INLINE Ray eye_ray(const ViewGeom& g, vf x, vf y) {
   return {splat3(g.eye), to_local(g, {x, y, splat(-1.0f)})};
 }
 
-// One copy for all callers: the walk is long.
-__attribute__((noinline)) static Hit hit_mesh(const ViewGeom& g, const Ray& r, Range range) {
-  const Mesh& mesh = *g.mesh;
-  const MeshHit h = g.hollow ? nearest_triangle<true>(mesh, r.o, r.d, range.from, range.to)
-                             : nearest_triangle<false>(mesh, r.o, r.d, range.from, range.to);
-  return {h.t, vi{}, h.mask, h.prim};
-}
-
 template <int kType>
-VLMRM_INLINE Hit hit_ray(const ViewGeom& g, const Ray& r, Range range) {
-  if (kType == kMesh) return hit_mesh(g, r, range);
+VLMRM_INLINE Hit hit_ray(const ViewGeom& g, const Ray& r) {
   if (kType == kPlane) {
     const Side side = g.hollow ? kBoth : g.behind ? kBack : kFront;
     return hit_plane(r.o, r.d, g.size, side, g.reach, g.eye);
@@ -171,11 +162,10 @@ VLMRM_INLINE vi face_at(v3 p, const float* size) {
 
 // The same with what few scenes need: parallel rays, and back faces where the front is cut away.
 template <int kType>
-VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, vf x, vf y,
-                             Range range) {
+VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, vf x, vf y) {
   const Ray r = orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y);
-  Hit h = hit_ray<kType>(g, r, range);
-  if (kType == kPlane || kType == kMesh || !g.hollow) return h;
+  Hit h = hit_ray<kType>(g, r);
+  if (kType == kPlane || !g.hollow) return h;
   const Hit out = hit_local<kType, true>(r.o, r.d, g.size);
   const vm use = out.mask & ~(h.mask & (h.t > splat(znear)));
   h.t = select(use, out.t, h.t);
@@ -186,11 +176,11 @@ VLMRM_INLINE Hit hit_general(const ViewGeom& g, bool orthographic, float znear, 
 
 // The eye ray through (x, y, -1).
 template <int kType>
-VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y, Range range) {
-  return hit_ray<kType>(g, eye_ray<false>(g, x, y), range);
+VLMRM_INLINE Hit hit_eye(const ViewGeom& g, vf x, vf y) {
+  return hit_ray<kType>(g, eye_ray<false>(g, x, y));
 }
 
-// Calls f(std::integral_constant) for the primitive's type: one switch for a whole loop.
+// Calls f.run<kType>() for the type of a primitive shape, no mesh: one switch for a whole loop.
 template <class F>
 VLMRM_INLINE void with_type(int type, F&& f) {
   switch (type) {
@@ -198,7 +188,6 @@ VLMRM_INLINE void with_type(int type, F&& f) {
     case kCapsule: f.template run<kCapsule>(); break;
     case kCylinder: f.template run<kCylinder>(); break;
     case kBox: f.template run<kBox>(); break;
-    case kMesh: f.template run<kMesh>(); break;
     default: f.template run<kEllipsoid>(); break;
   }
 }

@@ -46,9 +46,8 @@ struct Rasterize {
         }
         const vf x = splat(f->left) + (lane_index() + splat(static_cast<float>(col))) * splat(f->step_x);
         const vf old = load(depth + at);
-        const Range range = {splat(znear), old};
-        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y, range)
-                         : hit_eye<kType>(g, x, y, range);
+        Hit h = kGeneral ? hit_general<kType>(g, f->orthographic, znear, x, y)
+                         : hit_eye<kType>(g, x, y);
         const vi old_id = load(id + at);
         vm win = h.mask & ((h.t < old) | ((h.t == old) & (base > old_id))) & (h.t > splat(znear));
         if (mirrored) win &= allowed & (h.t > load(f->depth.data() + at));

@@ -22,9 +22,10 @@ namespace vlmrm {
 namespace VLMRM_ISA {
 
 constexpr float kSnap = 256;  // steps a pixel that vertices are rounded to, as in OpenGL drivers
-constexpr int kWide = 16;     // pixels from which on each row's part of a triangle is sought
-
-constexpr int kAhead = 8;     // pixels whose tables are fetched before they are needed
+// Pixels from which on each row's part of a triangle is sought: finding it costs about one packet.
+constexpr int kWide = 16;
+// Samples whose tables are fetched before they are needed: enough work to hide a miss of the cache.
+constexpr int kAhead = 8;
 
 // Of a plane at which the mirrored scene begins: what lies behind it is less near.
 struct MirrorLimit {

@@ -151,15 +151,15 @@ class Resolve {
   }
 
   template <int kType, bool kFacets>
-  VLMRM_INLINE Hit sample_hit(const ViewGeom& g, vf x, vf y, Range range) const {
+  VLMRM_INLINE Hit sample_hit(const ViewGeom& g, vf x, vf y) const {
     if constexpr (kFacets && is_lathed(kType)) {
       if (!g.hollow) {
         const Lathed<kType> shape(scene_, g);
         return shape.hit(f_.orthographic ? eye_ray<true>(g, x, y) : eye_ray<false>(g, x, y));
       }
     }
-    return f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y, range)
-                      : hit_eye<kType>(g, x, y, range);
+    return f_.general ? hit_general<kType>(g, f_.orthographic, scene_.znear, x, y)
+                      : hit_eye<kType>(g, x, y);
   }
 
   // Keeps what the samples of `count` slots show of a geom, where it is the nearest so far.
@@ -170,8 +170,7 @@ class Resolve {
     for (int j = 0; j < kSlots; ++j) slot[j] = f_.pair_sorted[begin + std::min(j, count - 1)];
     const vf x = load_fours(f_.sample_x.data(), slot), y = load_fours(f_.sample_y.data(), slot);
     const vf old = load_fours(to->depth.data(), slot);
-    const Range range = {splat(scene_.znear), old};
-    const Hit h = sample_hit<kType, kFacets>(g, x, y, range);
+    const Hit h = sample_hit<kType, kFacets>(g, x, y);
     vm wins = h.mask & (h.t > splat(scene_.znear)) & (h.t <= old);
     if (g.mirrored) {
       const vi under = load_fours(f_.sample.id.data(), slot) >> 3;

@@ -65,11 +65,9 @@ struct LitCorners {
   v3 p[3], n[3], to_eye[3];
 };
 
-VLMRM_INLINE v3 limited(v3 c) { return {clamp01(c.x), clamp01(c.y), clamp01(c.z)}; }
-
 // Colours are limited at the corners, then interpolated.
 VLMRM_INLINE v3 blend_corners(const Triangle& t, const v3* c) {
-  return limited(c[0]) * t.w0 + limited(c[1]) * t.w1 + limited(c[2]) * t.w2;
+  return clamp01(c[0]) * t.w0 + clamp01(c[1]) * t.w1 + clamp01(c[2]) * t.w2;
 }
 
 // The same passes as `shade`, of points p with texture colours.

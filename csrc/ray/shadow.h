@@ -225,7 +225,11 @@ vm trace_shadow(const Scene& scene, const Frame& f, int index, int self, v3 p, v
     }
     CasterTest test{c, g, l, to_local(g, p - splat3(g.center)), to_local(g, dir),
                     select(near, limit, splat(-1.0f)), offset, facets, {}};
-    with_type(g.type, test);
+    if (g.type == kMesh) {
+      test.run<kMesh>();
+    } else {
+      with_type(g.type, test);
+    }
     shadow |= test.shadow & near;
   }
   return shadow;

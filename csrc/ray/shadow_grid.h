@@ -17,7 +17,8 @@
 namespace vlmrm {
 namespace VLMRM_ISA {
 
-constexpr int kMostCells = 256;  // along each axis of the grid
+// Along each axis of the grid; its table of starts, 256 kB, still fits the second-level cache.
+constexpr int kMostCells = 256;
 // Relative, of a depth: a few last bits of a float, as the 24 bits of a map would round them.
 constexpr float kRounding = 4e-6f;
 

@@ -146,31 +146,6 @@ VLMRM_INLINE void walk(const Mesh& mesh, const Packet& r, vf from, vf* to, Leaf&
   }
 }
 
-// The nearest triangle with from < t <= to, and of several the last; back faces count only if
-// `kBothSides`. The answer for a ray does not depend on the others in the packet: boxes are
-// left out only if they are farther than a hit by more than rounding.
-template <bool kBothSides>
-VLMRM_INLINE MeshHit nearest_triangle(const Mesh& mesh, v3 o, v3 d, vf from, vf to) {
-  const Packet r = make_packet(o, d);
-  const vf slack = splat(1.000004f);
-  MeshHit hit = {to, vi{}, vm{}};
-  vf limit = to * slack;
-  walk(mesh, r, from, &limit, [&](int32_t first, int32_t end, vf* left) {
-    for (int32_t i = first; i < end; ++i) {
-      const Crossing c = crossing<kBothSides>(mesh.shape[i].number, r);
-      if (!any(c.inside)) continue;
-      const vf t = c.t / abs(c.det);
-      const vm win = c.inside & (t > from) &
-                     ((t < hit.t) | ((t == hit.t) & (splat(i) >= hit.prim)));
-      hit.t = select(win, t, hit.t);
-      hit.prim = select(win, splat(i), hit.prim);
-      hit.mask |= win;
-      *left = hit.t * slack;
-    }
-  });
-  return hit;
-}
-
 // The first triangle after number `after` in the order in which they are drawn, whatever its depth,
 // with from < t <= to. `hit.prim` is its index, *number its place in that order.
 template <bool kBothSides>

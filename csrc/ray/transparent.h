@@ -57,8 +57,8 @@ struct CoverPacket {
   VLMRM_INLINE vm visible(vf x, vf y, Hit* h) {
     const int at = row * f->pitch + col;
     const Range range = range_of(scene, *f, g, at);
-    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y, range)
-                    : hit_eye<kType>(g, x, y, range);
+    *h = f->general ? hit_general<kType>(g, f->orthographic, scene.znear, x, y)
+                    : hit_eye<kType>(g, x, y);
     vm mask = h->mask & (h->t > range.from) & (h->t < range.to);
     if (g.mirrored) mask &= (load(f->id.data() + at) >> 3) == splat(f->reflective);
     return mask;
