@@ -19,7 +19,7 @@ from parity import (
 from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Camera
-from vlmrm_fast.tasks import get_task, task_names
+from vlmrm_fast.tasks import get_task, native_task_names
 
 
 def _forward(model: mujoco.MjModel) -> mujoco.MjData:
@@ -84,7 +84,7 @@ def test_a_tracking_camera_is_mujocos(oracle: Oracle) -> None:
         assert compare(theirs, ours).psnr >= 37
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", native_task_names())
 def test_task_scenes_look_as_in_mujoco(oracle: Oracle, name: str) -> None:
     task = get_task(name)
     model = task.load_model()

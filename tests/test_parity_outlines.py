@@ -9,10 +9,10 @@ from parity import Oracle, compare, random_worlds
 from small_scenes import scene_xml
 
 from vlmrm_fast.rendering import Renderer, Scene
-from vlmrm_fast.tasks import get_task, task_names
+from vlmrm_fast.tasks import get_task, native_task_names
 
 
-@pytest.mark.parametrize("name", task_names())
+@pytest.mark.parametrize("name", native_task_names())
 @pytest.mark.parametrize("size", [96, 224])
 def test_facets_bring_outlines_closer_to_mujocos(oracle: Oracle, name: str, size: int) -> None:
     task = get_task(name)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.pretrain import PretrainConfig, captions, concepts, data, poses, pretrain
+from vlmrm_fast.pretrain import PretrainConfig, captions, concepts, data, pretrain
 from vlmrm_fast.pretrain.evaluate import auc, spearman
 from vlmrm_fast.pretrain.fit import pair_loss
 from vlmrm_fast.pretrain.looks import vary_looks
-from vlmrm_fast.tasks import get_task
+from vlmrm_fast.tasks import get_task, poses
 
 # The concept that each named pose must show by geometry; random states claim nothing.
 CLAIMS = {

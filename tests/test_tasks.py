@@ -10,7 +10,13 @@ import pytest
 
 from vlmrm_fast.errors import UnknownNameError
 from vlmrm_fast.simulation import Simulation
-from vlmrm_fast.tasks import fields_from_data, get_task, task_names
+from vlmrm_fast.tasks import (
+    fields_from_data,
+    fields_from_states,
+    get_task,
+    native_task_names,
+    task_names,
+)
 from vlmrm_fast.tasks.cartpole import ANGLE_BOUND, POSITION_BOUND
 
 CARTPOLE, KNEELING = get_task("cartpole-upright"), get_task("humanoid-kneeling")
@@ -195,3 +201,26 @@ def test_ground_truth_judges_each_world_alone() -> None:
     fields = fields_from_data([data for _, data in worlds], ("xpos", "xmat"))
     _, success = KNEELING.ground_truth(worlds[0][0], fields)
     assert success.tolist() == [expected for _, expected in POSES.values()]
+
+
+@pytest.mark.parametrize("name", native_task_names())
+def test_posed_states_show_what_their_names_say(name: str) -> None:
+    task = get_task(name)
+    model = task.load_model()
+    posed_states = task.posed_states(model, np.random.default_rng(0), 300)
+    assert posed_states.qpos.shape == (len(posed_states), model.nq) == (300, model.nq)
+    fields = fields_from_states(model, posed_states.qpos, task.fields)
+    _, success = task.ground_truth(model, fields)
+    goal = np.isin(posed_states.names, task.goal_poses)
+    near = np.isin(posed_states.names, task.near_misses)
+    assert goal.sum() == near.sum() == 100
+    assert success[goal].mean() >= 0.95
+    assert success[near].mean() <= 0.05
+
+
+def test_posed_states_come_from_the_generator_alone() -> None:
+    model = CARTPOLE.load_model()
+    first, second = (CARTPOLE.posed_states(model, np.random.default_rng(1), 5) for _ in range(2))
+    np.testing.assert_array_equal(first.qpos, second.qpos)
+    np.testing.assert_array_equal(first.names, second.names)
+    assert len(CARTPOLE.posed_states(model, np.random.default_rng(1), 0)) == 0

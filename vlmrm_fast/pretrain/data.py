@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmrm_fast.pretrain import concepts, poses
+from vlmrm_fast.pretrain import concepts
 from vlmrm_fast.pretrain.looks import vary_looks
-from vlmrm_fast.tasks import get_task
+from vlmrm_fast.tasks import get_task, poses
 
 if TYPE_CHECKING:
     import mujoco

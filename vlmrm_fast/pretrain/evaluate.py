@@ -10,9 +10,9 @@ import numpy as np
 
 from vlmrm_fast.pretrain.concepts import INDEX
 from vlmrm_fast.pretrain.data import FRAMES_PER_BLOCK, BlockSpec, Frames, draw_frames
-from vlmrm_fast.pretrain.poses import POSES
 from vlmrm_fast.reward import VLMReward
 from vlmrm_fast.tasks import get_task
+from vlmrm_fast.tasks.poses import POSES
 
 # Never a seed of training data: `PretrainConfig.seed` counts up from 0.
 HELD_OUT_SEED = 1_000_003

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from vlmrm_fast.errors import unknown_name
 from vlmrm_fast.tasks import cartpole, humanoid
-from vlmrm_fast.tasks.task import Fields, Task, fields_from_data
+from vlmrm_fast.tasks.task import Fields, PosedStates, Task, fields_from_data, fields_from_states
 
 _TASKS = {task.name: task for task in (cartpole.TASK, humanoid.KNEELING)}
 
-__all__ = ["Fields", "Task", "fields_from_data", "get_task", "task_names"]
+__all__ = [
+    "Fields",
+    "PosedStates",
+    "Task",
+    "fields_from_data",
+    "fields_from_states",
+    "get_task",
+    "native_task_names",
+    "task_names",
+]
 
 
 def task_names() -> list[str]:
@@ -18,6 +27,15 @@ def task_names() -> list[str]:
         The names that `get_task` takes.
     """
     return sorted(_TASKS)
+
+
+def native_task_names() -> list[str]:
+    """Return the names of the tasks that have a MuJoCo model, sorted.
+
+    Returns:
+        The names for which `get_task` returns a `Task`.
+    """
+    return sorted(name for name, task in _TASKS.items() if isinstance(task, Task))
 
 
 def get_task(name: str) -> Task:

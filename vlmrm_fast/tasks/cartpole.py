@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmrm_fast.tasks.task import Fields, Task
+from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
 
 MODEL_FILE = Path(__file__).parent.parent / "assets" / "tasks" / "cartpole_upright.xml"
 
@@ -15,6 +15,14 @@ MODEL_FILE = Path(__file__).parent.parent / "assets" / "tasks" / "cartpole_uprig
 ANGLE_BOUND = 12 * np.pi / 180
 # The slider's stops are at 0.6 m; a cart that leans on one is not balancing.
 POSITION_BOUND = 0.58
+# Ranges of the pole's angle from upright by the name of the pose [rad]: within two thirds of the
+# bound, just beyond it as a pole that still looks almost upright, and well beyond.
+POSES = {
+    "upright": (0.0, ANGLE_BOUND * 2 / 3),
+    "leaning": (ANGLE_BOUND * 4 / 3, np.deg2rad(35.0)),
+    "fallen": (np.deg2rad(50.0), np.deg2rad(130.0)),
+    "hanging": (np.deg2rad(150.0), np.pi),
+}
 # Half-width of the uniform start around upright, of every coordinate, as in CartPole-v1.
 START_NOISE = 0.05
 
@@ -94,6 +102,25 @@ def ground_truth(model: Any, fields: Fields) -> tuple[np.ndarray, np.ndarray]:
     return balanced.astype(np.float64), balanced
 
 
+def posed_states(model: Any, rng: np.random.Generator, count: int) -> PosedStates:
+    """Draw states of `POSES` to either side, the cart anywhere between its bounds.
+
+    Args:
+        model: the `MjModel`, not read.
+        rng: the source of randomness, advanced by this call.
+        count: how many.
+
+    Returns:
+        The states.
+    """
+    del model
+    names = draw_names((("upright",), ("leaning",), ("fallen", "hanging")), rng, count)
+    ranges = np.array([POSES[name] for name in names]).reshape(-1, 2)
+    angle = rng.uniform(ranges[:, 0], ranges[:, 1]) * rng.choice((-1.0, 1.0), count)
+    place = rng.uniform(-0.9 * POSITION_BOUND, 0.9 * POSITION_BOUND, count)
+    return PosedStates(np.stack([place, angle], axis=1), names)
+
+
 TASK = Task(
     name="cartpole-upright",
     description="Keep a pole upright on a cart by pushing the cart along its rail.",
@@ -121,4 +148,7 @@ TASK = Task(
     },
     num_envs=8,
     total_steps=60_000,
+    posed_states=posed_states,
+    goal_poses=("upright",),
+    near_misses=("leaning",),
 )

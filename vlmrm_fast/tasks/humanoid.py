@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vlmrm_fast.tasks.task import Fields, Task
+from vlmrm_fast.tasks import poses
+from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
 
 RESET_NOISE = 1e-2
 FRAME_SKIP = 5
@@ -132,6 +133,26 @@ def locomotion(model: Any, fields: Fields, before: Fields) -> dict[str, np.ndarr
     return {"locomotion_reward": reward}
 
 
+_GOAL = ("kneeling", "kneeling_on_heels", "kneeling_arms_raised")
+_NEAR = ("kneeling_one_knee", "crouching", "all_fours", "sitting_lotus")
+
+
+def posed_states(model: Any, rng: np.random.Generator, count: int) -> PosedStates:
+    """Draw kneeling, almost kneeling and other robots.
+
+    Args:
+        model: the `MjModel`.
+        rng: the source of randomness, advanced by this call.
+        count: how many.
+
+    Returns:
+        The states.
+    """
+    others = [name for name in poses.POSES if name not in {*_GOAL, *_NEAR}]
+    names = draw_names((_GOAL, _NEAR, others), rng, count)
+    return PosedStates(poses.sample_poses(model, names, rng), names)
+
+
 KNEELING = Task(
     name="humanoid-kneeling",
     description="Bring the humanoid robot of Humanoid-v5 from standing to its knees.",
@@ -162,4 +183,7 @@ KNEELING = Task(
     total_steps=10_000_000,
     measures=locomotion,
     measure_fields=("xipos",),
+    posed_states=posed_states,
+    goal_poses=_GOAL,
+    near_misses=_NEAR,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
 Fields = Mapping[str, np.ndarray]
 """Arrays of N worlds by `MjData` field name, each (N, ...), as `Simulation.fields` holds them."""
+
+
+@dataclass(frozen=True)
+class PosedStates:
+    """States set up by hand, at rest, each under the name of its pose.
+
+    Attributes:
+        qpos: (N, nq) float64.
+        names: (N,) str; what `Task.goal_poses` and `Task.near_misses` do not list are other poses.
+    """
+
+    qpos: np.ndarray
+    names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.qpos)
 
 
 def _no_measures(model: mujoco.MjModel, fields: Fields, before: Fields) -> dict[str, np.ndarray]:
@@ -56,6 +72,11 @@ class Task:
         measures: `(model, fields, before) -> {name: (N,)}`, further numbers for `info`; `before`
             holds copies of `measure_fields` from before the step.
         measure_fields: the fields that `measures` compares across the step.
+        posed_states: `(model, rng, count) -> PosedStates`, states that show the goal, near misses
+            and others in random order, the three kinds about equally often; None where there are
+            none.
+        goal_poses: names of posed states that show the goal.
+        near_misses: names of posed states that a careless judge takes for the goal.
     """
 
     name: str
@@ -80,6 +101,9 @@ class Task:
     total_steps: int = 100_000
     measures: Callable[[Any, Fields, Fields], dict[str, np.ndarray]] = _no_measures
     measure_fields: tuple[str, ...] = ()
+    posed_states: Callable[[Any, np.random.Generator, int], PosedStates] | None = None
+    goal_poses: tuple[str, ...] = ()
+    near_misses: tuple[str, ...] = ()
 
     @property
     def camera(self) -> Camera | str | int | None:
@@ -104,3 +128,44 @@ def fields_from_data(data: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]
     many = data if isinstance(data, (list, tuple)) else [data]
     wanted = dict.fromkeys(("qpos", "qvel", "ctrl", "time", *names))
     return {name: np.stack([np.asarray(getattr(one, name)) for one in many]) for name in wanted}
+
+
+def fields_from_states(
+    model: Any, qpos: np.ndarray, names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Return the fields of states at rest, with everything that follows from their positions.
+
+    Args:
+        model: the `MjModel`.
+        qpos: (N, nq) float64.
+        names: as in `fields_from_data`.
+
+    Returns:
+        `{name: (N, ...) array}`.
+    """
+    import mujoco
+
+    data = mujoco.MjData(model)
+    rows = []
+    for state in qpos:
+        mujoco.mj_resetData(model, data)
+        data.qpos[:] = state
+        mujoco.mj_forward(model, data)
+        rows.append(fields_from_data(data, names))
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def draw_names(kinds: Sequence[Sequence[str]], rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw names of poses, the kinds as equally often as `count` allows and their names likewise.
+
+    Args:
+        kinds: names by kind: goal poses, near misses, others; a kind without names is left out.
+        rng: the source of randomness, advanced by this call.
+        count: how many.
+
+    Returns:
+        (count,) str, in random order.
+    """
+    kinds = [names for names in kinds if names]
+    turns = [(kinds[i % len(kinds)], i // len(kinds)) for i in range(count)]
+    return rng.permutation(np.array([names[turn % len(names)] for names, turn in turns], dtype=str))

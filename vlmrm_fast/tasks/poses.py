@@ -7,7 +7,7 @@ lowest geom rests on the floor. The angles suit the humanoid of gymnasium's Huma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -235,6 +235,29 @@ def sample_pose(
     mujoco.mj_resetData(model, data)
     data.qpos[:] = sample_qpos(model, name, rng)
     place_on_floor(model, data, rng.uniform(*POSES[name].lift))
+
+
+def sample_poses(
+    model: mujoco.MjModel, names: Sequence[str], rng: np.random.Generator
+) -> np.ndarray:
+    """Draw one state of each named pose, touching the floor.
+
+    Args:
+        model: a model with the joints of gymnasium's humanoid.
+        names: N keys of `POSES`.
+        rng: the source of randomness, advanced by this call.
+
+    Returns:
+        (N, nq) float64.
+    """
+    import mujoco
+
+    data = mujoco.MjData(model)
+    states = np.empty((len(names), model.nq))
+    for state, name in zip(states, names, strict=True):
+        sample_pose(model, data, str(name), rng)
+        state[:] = data.qpos
+    return states
 
 
 def draw_pose_names(count: int, rng: np.random.Generator) -> list[str]:
