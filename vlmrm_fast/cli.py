@@ -95,8 +95,8 @@ def _eval(arguments: list[str]) -> int:
     from vlmrm_fast.cli_train import parse_eval
 
     command = parse_eval(arguments)
+    from vlmrm_fast.evaluation.card import evaluate_run
     from vlmrm_fast.report import summary_table
-    from vlmrm_fast.train import evaluate_run
 
     _show(summary_table(evaluate_run(command.run, command.episodes).summary))
     return 0
