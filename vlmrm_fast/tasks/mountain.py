@@ -78,7 +78,7 @@ def paint(state: np.ndarray, look: MountainLook = PHOTOGRAPHIC) -> np.ndarray:
     position = float(np.clip(state[0], LEFT, RIGHT))
     # The environment's own picture tilts the car by cos(3 x), the curve's slope up to a factor.
     angle = float(np.cos(3 * position))
-    colour, cover = _car(round(np.rad2deg(angle), 1), look.car)
+    colour, cover = _car(round(2 * np.rad2deg(angle)) / 2, look.car)
     side = len(cover)
     column = round((position - LEFT) * _SCALE - side / 2)
     row = round(HEIGHT - float(curve(position)) * _SCALE - 10 - side / 2)
@@ -208,9 +208,9 @@ def _flag(picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, look: Moun
     picture[cloth] = (np.array(look.flag) * shade[..., None])[cloth]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=256)
 def _car(degrees: float, body: Colour) -> tuple[np.ndarray, np.ndarray]:
-    """Return a car at a tilt: colours (S, S, 3) float64 and how much it covers (S, S)."""
+    """Return a car at a tilt: colours (S, S, 3) float32 and how much it covers (S, S)."""
     from PIL import Image, ImageDraw
 
     side, k = 64, _OVERSAMPLE
@@ -234,7 +234,7 @@ def _car(degrees: float, body: Colour) -> tuple[np.ndarray, np.ndarray]:
         for radius, grey in ((7, 26), (3.4, 168)):
             draw.ellipse([at(x - radius, radius), at(x + radius, -radius)], (grey, grey, grey, 255))
     turned = image.rotate(degrees, Image.Resampling.BICUBIC)
-    pixels = np.asarray(turned, np.float64).reshape(side, k, side, k, 4)
+    pixels = np.asarray(turned, np.float32).reshape(side, k, side, k, 4)
     weight = pixels[..., 3:] / 255.0
     cover = weight.mean(axis=(1, 3))
     colour = (pixels[..., :3] * weight).mean(axis=(1, 3)) / np.maximum(cover, 1e-9)
