@@ -72,6 +72,12 @@ def speed_table(results: dict[str, Any]) -> str:
             rate = f"{info['scores_per_second'] / 1e6:.1f} million scores/s"
             ratio = f"{info['ratio']:.0f}x the D x D projection"
             rows.append((what + "s" * (prompts > 1), rate, ratio))
+    for prompts in (1, 16):
+        if info := look_up(results, f"test_reward_head[{prompts}]"):
+            what = f"pooled rows to rewards, {info['B']} x {info['W']}, {prompts} prompt"
+            rate = f"{info['scores_per_second'] / 1e6:.1f} million scores/s"
+            ratio = f"{info['ratio']:.1f}x open_clip's last layers and the D x D projection"
+            rows.append((what + "s" * (prompts > 1), rate, ratio))
     table = ["| what | measured | against |", "|---|---|---|"]
     table += [f"| {what} | {rate} | {ratio} |" for what, rate, ratio in rows]
     return "\n".join([*table, "", machine_line(results)])
@@ -167,27 +173,37 @@ def speed_rows(results: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def fidelity_rows(results: dict[str, Any]) -> list[Row]:
-    """Return the renderer's rows of likeness."""
-    name = re.compile(r"test_likeness\[(.*)\]")
-    models = {
+def likeness_rows(results: dict[str, Any], test: str, kind: str) -> list[Row]:
+    """Return what a group of scenes reaches: how many, and the worst."""
+    name = re.compile(re.escape(test) + r"\[(.*)\]")
+    scenes = {
         match[1]: b["extra_info"]
         for b in results["benchmarks"]
         if (match := name.fullmatch(b["name"])) and "psnr" in b["extra_info"]
     }
+    if not scenes:
+        return [Row(f"likeness, {kind}", "not measured", "", ">= 40 dB", False)]
     rows = []
     for key, label, form, goal, sign in (
         ("psnr", "PSNR", "{:.1f} dB", 40, 1),
         ("ssim", "SSIM", "{:.4f}", 0.995, 1),
         ("off", "pixels off by more than 16", "{:.2%}", 0.005, -1),
     ):
-        good = [model for model, info in models.items() if sign * info[key] >= sign * goal]
-        worst = min(models, key=lambda model: sign * models[model][key])
-        share = f"worst {form.format(models[worst][key])} ({worst})"
-        what = f"{label}, {len(models)} gymnasium models"
+        good = [scene for scene, info in scenes.items() if sign * info[key] >= sign * goal]
+        worst = min(scenes, key=lambda scene: sign * scenes[scene][key])
+        share = f"worst {form.format(scenes[worst][key])} ({worst})"
+        what = f"{label}, {len(scenes)} {kind}"
         text = f"{'>=' if sign > 0 else '<='} {form.format(goal)}"
-        met = len(good) == len(models)
-        rows.append(Row(what, f"{len(good)} of {len(models)}; {share}", "", text, met))
+        met = len(good) == len(scenes)
+        rows.append(Row(what, f"{len(good)} of {len(scenes)}; {share}", "", text, met))
+    return rows
+
+
+def fidelity_rows(results: dict[str, Any]) -> list[Row]:
+    """Return the renderer's rows of likeness."""
+    rows = likeness_rows(results, "test_likeness", "gymnasium models")
+    rows += likeness_rows(results, "test_likeness_of_a_task", "task scenes")
+    rows += likeness_rows(results, "test_likeness_of_a_feature", "small scenes, one a feature")
     tests = "test_rewards_on_both_pictures"
     for task in ("cartpole-upright", "humanoid-kneeling"):
         if (info := look_up(results, f"{tests}[{task}]")) is None:
