@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import gymnasium
 import numpy as np
 import pytest
 
+from vlmrm_fast import train as training
+from vlmrm_fast.config import (
+    AlgorithmConfig,
+    CameraConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    RewardConfig,
+    TrainConfig,
+)
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
 from vlmrm_fast.tasks import GymTask, get_task, mountain, native_task_names, task_names
@@ -202,6 +212,35 @@ def test_textured_car_and_flag_stand_where_gymnasiums_do(position):
 def test_bad_arguments_are_named(call, error, text):
     with pytest.raises(error, match=re.escape(text)):
         call()
+
+
+@BOTH
+def test_it_trains_resumes_and_is_filmed(task, untrained_folder, tmp_path, one_torch_thread):
+    small = {"learning_starts": 16, "buffer_size": 100, "batch_size": 8, "gradient_steps": 1}
+    config = TrainConfig(
+        task=task.name,
+        steps=32,
+        num_envs=2,
+        episode_length=8,
+        run_dir=str(tmp_path / "run"),
+        reward=RewardConfig(model=untrained_folder),
+        evaluation=EvaluationConfig(episodes=2, video_size=64),
+        logging=LoggingConfig(tensorboard=False, progress="off"),
+        algorithm=AlgorithmConfig(hyperparameters=small | {"train_freq": 4}),
+    )
+    training.train(config)
+    config = dataclasses.replace(config, steps=64)
+    result = training.train(config, resume=tmp_path / "run")
+    assert result.summary["steps"] == 64
+    assert [episode.length for episode in result.evaluation.episodes] == [8, 8]
+    assert result.summary["success_rate"] is not None
+    assert (tmp_path / "run" / "video.mp4").stat().st_size > 0
+
+
+def test_camera_of_a_task_that_draws_itself_is_refused(untrained_folder):
+    config = TrainConfig(task="cartpole", camera=CameraConfig(distance=3.0))
+    with pytest.raises(ArgumentError, match=r"camera\.distance must be left out for cartpole"):
+        training.train(config)
 
 
 def test_without_pygame_the_extra_is_named(monkeypatch):

@@ -9,7 +9,10 @@ from vlmrm_fast.tasks.task import Fields, PosedStates, Task, fields_from_data, f
 
 _NATIVE: tuple[Task, ...] = (cartpole.TASK, humanoid.KNEELING)
 _GYM: tuple[GymTask, ...] = (classic.CARTPOLE, classic.MOUNTAINCAR)
-_TASKS: dict[str, Task | GymTask] = {task.name: task for task in (*_NATIVE, *_GYM)}
+_TASKS: dict[str, Task | GymTask] = {
+    **{task.name: task for task in _NATIVE},
+    **{task.name: task for task in _GYM},
+}
 
 __all__ = [
     "Fields",

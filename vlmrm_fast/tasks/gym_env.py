@@ -104,14 +104,15 @@ class TaskEnv(gymnasium.Wrapper):
             that `GymTask.make` describes.
         """
         inner: Any = self.env.unwrapped
-        if self._held:
-            observation, own, info = np.array(inner.state, np.float32), 0.0, {}
-        else:
-            observation, own, _, _, info = self.env.step(action)
+        info: dict[str, Any] = {}
+        observation, own = np.array(inner.state, np.float32), 0.0
+        if not self._held:
+            observation, reward, _, _, info = self.env.step(action)
+            own = float(reward)
             if hasattr(inner, "steps_beyond_terminated"):
                 # The cart-pole counts, and warns, once its own limits are passed.
                 inner.steps_beyond_terminated = None
-        reward, success = self.task.ground_truth(np.asarray(inner.state, np.float64)[None])
+        truth, success = self.task.ground_truth(np.asarray(inner.state, np.float64)[None])
         if success[0] and self.task.absorbing and not self._held:
             self._held = True
             inner.state = np.array([*inner.state[:-1], 0.0])
@@ -119,10 +120,10 @@ class TaskEnv(gymnasium.Wrapper):
         self._length += 1
         self._streak = self._streak + 1 if success[0] else 0
         truncated = self._length >= self.task.horizon
-        info = {**info, "success": bool(success[0]), "gym_reward": float(own)}
+        info = {**info, "success": bool(success[0]), "gym_reward": own}
         if truncated:
             info["is_success"] = self._streak >= self.task.success_steps
-        return observation, float(reward[0]), False, truncated, info
+        return observation, float(truth[0]), False, truncated, info
 
     def render(self) -> Any:
         """Draw the present state.
