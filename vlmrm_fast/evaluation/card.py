@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,14 @@ import tyro
 from vlmrm_fast import checkpoint as checkpoints
 from vlmrm_fast import run_folder
 from vlmrm_fast.config import TrainConfig
-from vlmrm_fast.errors import ArgumentError, CheckpointError
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.evaluate import EVALUATION_SEED
+from vlmrm_fast.evaluation.card_parts import (
+    build_judge,
+    labelled_measures,
+    other_checkpoints,
+    random_actions,
+)
 from vlmrm_fast.evaluation.policies import (
     RULE,
     find_hacking,
@@ -111,12 +116,13 @@ def run_eval(config: CardConfig) -> int:
     card = make_card(config)
     folder = card.result.run_dir
     run_folder.write_json(folder / "report.json", card.report)
+    written = [folder / "report.json"]
     with run_folder.spared("the report page"):
-        write_page(card, folder / "report.html")
+        written.append(write_page(card, folder / "report.html"))
     console = Console()
     console.print(summary_table(card.result.summary))
     console.print(card_table(card.report))
-    line = f"Wrote {folder / 'report.html'} and {folder / 'report.json'}."
+    line = f"Wrote {', '.join(map(str, written))}."
     console.print(line, markup=False, highlight=False)
     return 0
 
@@ -144,8 +150,10 @@ def make_card(config: CardConfig) -> Card:
     settings = _settings(config)
     found = checkpoints.load(config.run)
     reward = build_reward(settings)
-    judge = _build_judge(config, settings, reward.image_size)
+    judge = build_judge(config.judge, settings, reward.image_size)
     goals = SeveralGoals(reward, config.goal) if config.goal else None
+    stage = _Stage(settings, goals or reward, judge)
+    notes: list[str] = []
     env = build_env(settings, reward, num_envs=1)
     try:
         model = build_model(settings, env)
@@ -153,31 +161,43 @@ def make_card(config: CardConfig) -> Card:
         model.num_timesteps = found.step
         metrics = MetricsCallback(1, lambda row: None)
         metrics.set_state(found.state["extra"]["metrics"])
-        recorder = Recorder(judge, goals)
-        result = finish(settings, run_of(found), model, goals or reward, metrics, recorder)
+        recorder = stage.recorder()
+        result = finish(settings, run_of(found), model, stage.reward, metrics, recorder)
         newest = Policy(f"step {found.step}", found.step, result.evaluation, recorder.record())
-
-        def evaluate(name: str, step: int | None, predict: Callable[[Any], np.ndarray]) -> Policy:
-            recorder = Recorder(judge, goals)
-            played = play(settings, goals or reward, predict, recorder)
-            return Policy(name, step, played, recorder.record())
-
-        notes: list[str] = []
         policies = [newest]
-        for other in _others(found, config.checkpoints, notes):
+        for other in other_checkpoints(found, config.checkpoints, notes):
             restore_networks(model, other)
-            policies.append(evaluate(f"step {other.step}", other.step, deterministic(model)))
+            predict = deterministic(model)
+            policies.append(stage.play(f"step {other.step}", other.step, predict))
         random = None
         if config.random_policy:
-            seed = EVALUATION_SEED + settings.seed
-            random = evaluate("random actions", None, _at_random(model.action_space, seed))
+            predict = random_actions(model.action_space, EVALUATION_SEED + settings.seed)
+            random = stage.play("random actions", None, predict)
     finally:
         env.close()
     policies.sort(key=lambda policy: policy.step or 0)
-    labelled = _labelled_measures(config, settings, goals or reward, judge)
+    labelled = labelled_measures(settings, config.labelled_states, stage.reward, judge)
     curve = read_curve(result.run_dir, notes)
     report = _report(config, settings, result, newest, policies, random, labelled, notes)
     return Card(result, report, policies, random, settings, curve)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where one policy after the other plays: the same start states, the same judges."""
+
+    settings: TrainConfig
+    reward: Any
+    judge: Any
+
+    def recorder(self) -> Recorder:
+        goals = self.reward if isinstance(self.reward, SeveralGoals) else None
+        return Recorder(self.judge, goals)
+
+    def play(self, name: str, step: int | None, predict: Callable[[Any], np.ndarray]) -> Policy:
+        recorder = self.recorder()
+        played = play(self.settings, self.reward, predict, recorder)
+        return Policy(name, step, played, recorder.record())
 
 
 def _settings(config: CardConfig) -> TrainConfig:
@@ -204,92 +224,6 @@ def _settings(config: CardConfig) -> TrainConfig:
         evaluation = dataclasses.replace(evaluation, episodes=config.episodes)
     device = config.device or given.device
     return resolve(dataclasses.replace(given, evaluation=evaluation, device=device))
-
-
-def _build_judge(config: CardConfig, settings: TrainConfig, image_size: int) -> Any:
-    """Return the held-out model with the run's prompts, tried out on one frame; or None."""
-    if config.judge is None:
-        return None
-    from vlmrm_fast.reward import VLMReward
-
-    reward = settings.reward
-    assert reward.goal is not None
-    judge = VLMReward(
-        config.judge,
-        goal=reward.goal,
-        baseline=reward.baseline,
-        alpha=reward.alpha or 0.0,
-        device=settings.device,
-    )
-    # A judge whose rewards overflow is found here and not after the first checkpoint.
-    judge.score(np.zeros((1, image_size, image_size, 3), np.uint8))
-    return judge
-
-
-def _others(
-    found: checkpoints.Checkpoint, most: int | None, notes: list[str]
-) -> Iterator[checkpoints.Checkpoint]:
-    """Yield the run's other checkpoints, one a step; damaged ones become a note."""
-    by_step = {}
-    for path in checkpoints.list_checkpoints(run_of(found) / "checkpoints"):
-        # A resumed run reaches a step twice: the later checkpoint is the one that led on.
-        by_step[int(path.name.rpartition("-")[2])] = path
-    by_step.pop(found.step, None)
-    paths = [by_step[step] for step in sorted(by_step)]
-    if most is not None and most <= len(paths):
-        chosen = np.linspace(0, len(paths), most).astype(int)[:-1]
-        paths = [paths[index] for index in chosen]
-    for path in paths:
-        try:
-            other = checkpoints.load(path)
-        except CheckpointError as error:
-            notes.append(f"Left out: {error}")
-            continue
-        yield other
-
-
-def _at_random(space: Any, seed: int) -> Callable[[Any], np.ndarray]:
-    """Return a policy of uniformly random actions."""
-    space = copy.deepcopy(space)
-    space.seed(seed % 2**31)
-
-    def predict(observation: Any) -> np.ndarray:
-        first = next(iter(observation.values())) if isinstance(observation, dict) else observation
-        return np.stack([space.sample() for _ in range(len(first))])
-
-    return predict
-
-
-def _labelled_measures(
-    config: CardConfig, settings: TrainConfig, reward: Any, judge: Any
-) -> list[dict[str, Any]]:
-    """Return how well rewards tell the task's labelled states apart; empty where it has none."""
-    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
-    from vlmrm_fast.sb3.building import build_task
-    from vlmrm_fast.tasks import Task, get_task
-
-    if settings.task is None or not config.labelled_states:
-        return []
-    task: Any = get_task(settings.task)
-    if getattr(task, "posed_states", None) is None:
-        return []
-    camera = None
-    if isinstance(task, Task):
-        task = build_task(settings)
-        camera = task.camera
-    states = make_state_set(task, config.labelled_states, settings.seed)
-    size = settings.camera.render_size or reward.image_size
-    scores: dict[str, list[np.ndarray]] = {}
-    for frames in draw_states(task, states.states, size, camera):
-        parts = {OWN: reward.score(frames)}
-        if isinstance(reward, SeveralGoals):
-            parts |= {name: reward.newest[:, i] for i, name in enumerate(reward.names)}
-        if judge is not None:
-            parts[JUDGE] = judge.score(frames)
-        for name, values in parts.items():
-            scores.setdefault(name, []).append(np.asarray(values, np.float64))
-    joined = {name: np.concatenate(values) for name, values in scores.items()}
-    return state_measures("labelled states", joined, states.success.astype(np.float64))
 
 
 def _report(

@@ -138,10 +138,10 @@ def _dot(axes: Any, step: int, share: Any) -> None:
     """Draw an estimate with its interval."""
     low = share["mean"] if share["low"] is None else share["low"]
     high = share["mean"] if share["high"] is None else share["high"]
-    spread = [[share["mean"] - low], [high - share["mean"]]]
-    axes.errorbar(
-        [step], [share["mean"]], yerr=spread, fmt="o", color=_TRUTH, capsize=3, clip_on=False
-    )
+    # At 0 and at 1 an end of the interval is the estimate itself, up to rounding.
+    spread = np.maximum([[share["mean"] - low], [high - share["mean"]]], 0)
+    look = {"fmt": "o", "color": _TRUTH, "capsize": 3, "clip_on": False}
+    axes.errorbar([step], [share["mean"]], yerr=spread, **look)
 
 
 def _spread(axes: Any, policies: list[Policy]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ def student(values: ArrayLike, low: float = -math.inf, high: float = math.inf) -
     return Interval(mean, max(low, mean - half), min(high, mean + half), count)
 
 
+@functools.lru_cache
 def t_quantile(degrees: int, probability: float = 0.975) -> float:
     """Return a quantile of Student's t distribution.
 
