@@ -6,7 +6,7 @@ from vlmrm_fast.errors import unknown_name
 from vlmrm_fast.tasks import cartpole, humanoid
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, fields_from_data, fields_from_states
 
-_TASKS = {task.name: task for task in (cartpole.TASK, humanoid.KNEELING)}
+_TASKS = {task.name: task for task in (cartpole.TASK, *humanoid.TASKS)}
 
 __all__ = [
     "Fields",
