@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from vlmrm_fast.rendering import Camera, Renderer, Scene
-from vlmrm_fast.tasks import get_task, native_task_names
+from vlmrm_fast.tasks import get_native_task, native_task_names
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 SIZE = 224
@@ -221,7 +221,7 @@ def task_scenes() -> list[str]:
     """Names of tasks, one for each pair of a model and a camera."""
     scenes = {}
     for name in native_task_names():
-        task = get_task(name)
+        task = get_native_task(name)
         scenes.setdefault((task.load_model, repr(task.view)), name)
     return list(scenes.values())
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from vlmrm_fast.pretrain import concepts
 from vlmrm_fast.pretrain.looks import vary_looks
-from vlmrm_fast.tasks import get_task, poses
+from vlmrm_fast.tasks import get_native_task, poses
 from vlmrm_fast.tasks.geometry import humanoid_geometry
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _load_scene(scene: str) -> mujoco.MjModel:
         spec = mujoco.MjSpec.from_file(str(folder / "inverted_pendulum.xml"))
         spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
         return spec.compile()
-    return get_task(
+    return get_native_task(
         {"cartpole": "cartpole-upright", "humanoid": "humanoid-kneeling"}[scene]
     ).load_model()
 

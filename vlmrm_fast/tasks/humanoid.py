@@ -12,6 +12,7 @@ import numpy as np
 from vlmrm_fast.tasks import humanoid_truth as truth
 from vlmrm_fast.tasks import poses
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
+from vlmrm_fast.tasks.textures import load
 
 GroundTruth = Callable[[Any, Fields], tuple[np.ndarray, np.ndarray]]
 
@@ -26,17 +27,19 @@ CONTACT_WEIGHT, CONTACT_MAX = 5e-7, 10.0
 HEALTHY_HEIGHT = (1.0, 2.0)
 
 
-def load_model() -> Any:
+def load_model(textures: str = "original") -> Any:
     """Return a fresh `MjModel` of gymnasium's humanoid.
 
+    Args:
+        textures: as `textures.load` takes it.
+
     Returns:
-        The model that Humanoid-v5 loads, from the installed gymnasium.
+        The model that Humanoid-v5 loads, from the installed gymnasium, in that look.
     """
     import gymnasium
-    import mujoco
 
     folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    return mujoco.MjModel.from_xml_path(str(folder / "humanoid.xml"))
+    return load(folder / "humanoid.xml", textures)
 
 
 def observation(model: Any, fields: Fields) -> np.ndarray:
