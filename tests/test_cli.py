@@ -102,6 +102,7 @@ def test_a_resume_takes_the_runs_configuration(tmp_path: Path) -> None:
         (["train", "missing.yaml"], "config must be a readable YAML file"),
         (["train", "--resume", "missing"], "run must be a run folder"),
         (["eval", "missing"], "run must be a run folder"),
+        (["compare", "missing"], "run must be a run folder"),
         (["tasks", "x"], "tasks must have no arguments, got 'x'."),
     ],
 )
@@ -144,7 +145,7 @@ def test_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "eval", "tasks", "doctor"):
+    for command in ("train", "eval", "compare", "tasks", "doctor"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code in {0, None}

@@ -19,6 +19,8 @@ commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
+  compare RUN RUN ...
+              learning curves and results of runs, seeds of one configuration together
   score       score frames, a video or a task's states against prompts
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
@@ -97,6 +99,13 @@ def _eval(arguments: list[str]) -> int:
     return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
+def _compare(arguments: list[str]) -> int:
+    """Compare runs."""
+    from vlmrm_fast.evaluation.compare import CompareConfig, run_compare
+
+    return run_compare(_parse(CompareConfig, arguments, "compare"))
+
+
 def _score(arguments: list[str]) -> int:
     """Score frames."""
     from vlmrm_fast.scoring import ScoreConfig, run_score
@@ -161,6 +170,7 @@ def _show(table: Any) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "score": _score,
     "fidelity": _fidelity,
     "tasks": _tasks,
