@@ -20,6 +20,8 @@ commands:
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    evaluate and film the newest checkpoint of a run once more
   score       score frames, a video or a task's states against prompts
+  relabel SOURCE
+              rewards for stored trajectories: Minari, LeRobot, videos, states, frames
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -39,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 where fidelity misses its gates, 2 for bad input, 130 or
-        143 after a signal, 141 where the output was closed.
+        The exit code: 0 for success, 1 where fidelity misses its gates or relabel skipped broken
+        episodes, 2 for bad input, 130 or 143 after a signal, 141 where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -109,6 +111,13 @@ def _score(arguments: list[str]) -> int:
     return run_score(_parse(ScoreConfig, arguments, "score"))
 
 
+def _relabel(arguments: list[str]) -> int:
+    """Score stored trajectories."""
+    from vlmrm_fast.relabel import RelabelConfig, run_relabel
+
+    return run_relabel(_parse(RelabelConfig, arguments, "relabel"))
+
+
 def _fidelity(arguments: list[str]) -> int:
     """Compare precisions."""
     from vlmrm_fast.fidelity import FidelityConfig, run_fidelity
@@ -167,6 +176,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "score": _score,
+    "relabel": _relabel,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,
