@@ -22,7 +22,7 @@ from PIL import Image
 from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Renderer, Scene
-from vlmrm_fast.tasks import get_task, native_task_names
+from vlmrm_fast.tasks import get_task
 
 assert triton.__version__  # imported before any GL context, for both bring an LLVM
 
@@ -58,7 +58,7 @@ def rows() -> Iterator[Row]:
         worlds = parity.random_worlds(model, 2, default=True)
         for view, camera in parity.gymnasium_views(name, model).items():
             yield Row("gymnasium", f"{name}, {view} view", model, camera, worlds)
-    yield from map(task_row, native_task_names())
+    yield from map(task_row, parity.task_scenes())
     yield from map(feature_row, FEATURES)
 
 

@@ -13,9 +13,11 @@ from render_cases import NUM_THREADS, describe, task_states
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.reward import VLMReward
 from vlmrm_fast.scoring import rank_correlation
-from vlmrm_fast.tasks import get_task, native_task_names
+from vlmrm_fast.tasks import get_task
 
 STATES = 48
+# The tasks whose pictures the built-in model was trained to read.
+TASKS = ("cartpole-upright", "humanoid-kneeling")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_likeness(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
     measure_likeness(benchmark, oracle, row)
 
 
-@pytest.mark.parametrize("name", native_task_names())
+@pytest.mark.parametrize("name", TASKS)
 @pytest.mark.benchmark(group="likeness to mujoco.Renderer, tasks, 224x224")
 def test_likeness_of_a_task(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
     """Default pose and three random ones, through the task's camera: the worst figures."""

@@ -19,6 +19,7 @@ import numpy as np
 from vlmrm_fast.pretrain import concepts
 from vlmrm_fast.pretrain.looks import vary_looks
 from vlmrm_fast.tasks import get_native_task, poses
+from vlmrm_fast.tasks.geometry import humanoid_geometry
 
 if TYPE_CHECKING:
     import mujoco
@@ -338,7 +339,7 @@ def _humanoid_degrees(model: mujoco.MjModel, worlds: list[Any], rig: _Rig) -> np
     """Return the (N, len(CONCEPTS)) degrees of posed robots."""
     xpos = np.array([world.xpos for world in worlds])
     geom_xpos = np.array([world.geom_xpos for world in worlds])
-    geometry = concepts.humanoid_geometry(model, xpos, geom_xpos)
+    geometry = humanoid_geometry(model, xpos, geom_xpos)
     # Above or below does not change which side is seen: compare in the plane.
     view = (rig.eye - geometry.torso) * (1.0, 1.0, 0.0)
     view /= np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-9)
