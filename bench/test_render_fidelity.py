@@ -13,9 +13,11 @@ from render_cases import NUM_THREADS, describe, task_states
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.reward import VLMReward
 from vlmrm_fast.scoring import rank_correlation
-from vlmrm_fast.tasks import get_task, native_task_names
+from vlmrm_fast.tasks import get_task
 
 STATES = 48
+# The tasks whose pictures the built-in model was trained to read.
+TASKS = ("cartpole-upright", "humanoid-kneeling")
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,11 @@ def test_likeness(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
     model = parity.load_gymnasium(name)
     worlds = parity.random_worlds(model, 2, default=True)
     row = gallery.Row("gymnasium", name, model, parity.gymnasium_camera(name), worlds)
+    row.reason = gallery.REASONS.get(name, "")
     measure_likeness(benchmark, oracle, row)
 
 
-@pytest.mark.parametrize("name", native_task_names())
+@pytest.mark.parametrize("name", TASKS)
 @pytest.mark.benchmark(group="likeness to mujoco.Renderer, tasks, 224x224")
 def test_likeness_of_a_task(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
     """Default pose and three random ones, through the task's camera: the worst figures."""
@@ -80,7 +83,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("task", native_task_names())
+@pytest.mark.parametrize("task", ["cartpole-upright", "humanoid-kneeling"])
 @pytest.mark.benchmark(group="rewards of the built-in model")
 def test_rewards_on_both_pictures(benchmark: Any, oracle: parity.Oracle, task: str) -> None:
     """Rewards of the same states as MuJoCo draws them and as we do, at 224 and the model's size."""
@@ -104,7 +107,7 @@ def test_rewards_on_both_pictures(benchmark: Any, oracle: parity.Oracle, task: s
         assert benchmark.extra_info[name]["spearman"] > 0.8
 
 
-@pytest.mark.parametrize("task", native_task_names())
+@pytest.mark.parametrize("task", ["cartpole-upright", "humanoid-kneeling"])
 @pytest.mark.benchmark(group="rewards of the built-in model")
 def test_rewards_by_drawing_size(benchmark: Any, task: str) -> None:
     """Drawn at 480 and resized by the model, as the original does, against the other ways."""

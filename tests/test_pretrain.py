@@ -16,6 +16,7 @@ from vlmrm_fast.pretrain.evaluate import auc, spearman
 from vlmrm_fast.pretrain.fit import pair_loss
 from vlmrm_fast.pretrain.looks import vary_looks
 from vlmrm_fast.tasks import get_task, poses
+from vlmrm_fast.tasks.geometry import humanoid_geometry
 
 # The concept that each named pose must show by geometry; random states claim nothing.
 CLAIMS = {
@@ -60,7 +61,7 @@ def degrees_of(model, name, count, seed=0):
         xpos.append(world.xpos.copy())
         geom_xpos.append(world.geom_xpos.copy())
         lowest.append(poses.lowest_point(model, world.geom_xpos, world.geom_xmat))
-    geometry = concepts.humanoid_geometry(model, np.array(xpos), np.array(geom_xpos))
+    geometry = humanoid_geometry(model, np.array(xpos), np.array(geom_xpos))
     view = np.tile([1.0, 0.0, 0.0], (count, 1))
     return concepts.humanoid_degrees(geometry, view, np.full(count, 3.5)), np.array(lowest)
 

@@ -62,7 +62,9 @@ def finish(
     run_folder.write_json(folder / "summary.json", summary)
     film = Film()
     if config.evaluation.video:
-        make = film_task if config.task is not None else film_gym
+        from vlmrm_fast.sb3.building import is_native
+
+        make = film_task if is_native(config) else film_gym
         with run_folder.spared("the film"):
             film = make(config, reward, predict, EVALUATION_SEED + config.seed)
     _leave_pictures(folder, config, film)

@@ -18,7 +18,8 @@ import numpy as np
 
 from vlmrm_fast.pretrain import concepts
 from vlmrm_fast.pretrain.looks import vary_looks
-from vlmrm_fast.tasks import get_task, poses
+from vlmrm_fast.tasks import get_native_task, poses
+from vlmrm_fast.tasks.geometry import humanoid_geometry
 
 if TYPE_CHECKING:
     import mujoco
@@ -202,7 +203,7 @@ def _load_scene(scene: str) -> mujoco.MjModel:
         spec = mujoco.MjSpec.from_file(str(folder / "inverted_pendulum.xml"))
         spec.worldbody.add_camera(name="view", fovy=FIELD_OF_VIEW)
         return spec.compile()
-    return get_task(
+    return get_native_task(
         {"cartpole": "cartpole-upright", "humanoid": "humanoid-kneeling"}[scene]
     ).load_model()
 
@@ -302,7 +303,7 @@ def _humanoid_degrees(model: mujoco.MjModel, worlds: list[Any], rig: _Rig) -> np
     """Return the (N, len(CONCEPTS)) degrees of posed robots."""
     xpos = np.array([world.xpos for world in worlds])
     geom_xpos = np.array([world.geom_xpos for world in worlds])
-    geometry = concepts.humanoid_geometry(model, xpos, geom_xpos)
+    geometry = humanoid_geometry(model, xpos, geom_xpos)
     # Above or below does not change which side is seen: compare in the plane.
     view = (rig.eye - geometry.torso) * (1.0, 1.0, 0.0)
     view /= np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-9)
