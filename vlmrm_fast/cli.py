@@ -18,7 +18,7 @@ usage: vlmrm-fast COMMAND [options]
 commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
-  eval RUN    evaluate and film the newest checkpoint of a run once more
+  eval RUN    report card of a run: success, reward against ground truth, policies, video
   score       score frames, a video or a task's states against prompts
   lab TASK --goal "..." ...
               judge prompts, strengths, models and cameras before training: go or no go
@@ -93,15 +93,10 @@ def _train(arguments: list[str]) -> int:
 
 
 def _eval(arguments: list[str]) -> int:
-    """Evaluate a run once more."""
-    from vlmrm_fast.cli_train import parse_eval
+    """Make a run's report card."""
+    from vlmrm_fast.evaluation.card import CardConfig, run_eval
 
-    command = parse_eval(arguments)
-    from vlmrm_fast.evaluation.card import evaluate_run
-    from vlmrm_fast.report import summary_table
-
-    _show(summary_table(evaluate_run(command.run, command.episodes).summary))
-    return 0
+    return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
 def _score(arguments: list[str]) -> int:
