@@ -20,6 +20,8 @@ commands:
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
   score       score frames, a video or a task's states against prompts
+  lab TASK --goal "..." ...
+              judge prompts, strengths, models and cameras before training: go or no go
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -104,6 +106,13 @@ def _score(arguments: list[str]) -> int:
     return run_score(_parse(ScoreConfig, arguments, "score"))
 
 
+def _lab(arguments: list[str]) -> int:
+    """Judge prompts."""
+    from vlmrm_fast.evaluation.lab import LabConfig, run_lab
+
+    return run_lab(_parse(LabConfig, arguments, "lab"))
+
+
 def _fidelity(arguments: list[str]) -> int:
     """Compare precisions."""
     from vlmrm_fast.fidelity import FidelityConfig, run_fidelity
@@ -162,6 +171,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "score": _score,
+    "lab": _lab,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,
