@@ -43,6 +43,7 @@ PHASES: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "ViT-bigG-14": ("gpu_towers", "tower", {"name": "ViT-bigG-14", "batches": (8, 64)}, 90),
     "ViT-H-14": ("gpu_towers", "tower", {"name": "ViT-H-14", "batches": (8, 64)}, 70),
     "quantize": ("gpu_kernels", "quantize", {}, 40),
+    "reward_head": ("gpu_kernels", "reward_head", {}, 40),
     "attention": ("gpu_kernels", "attention", {}, 30),
     "epilogue": ("gpu_kernels", "epilogue", {}, 30),
     "visibility": ("gpu_kernels", "visibility", {}, 30),

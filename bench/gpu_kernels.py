@@ -210,6 +210,38 @@ def add_layernorm(clock: Clock, small: bool) -> Result:
     return results
 
 
+def reward_head(clock: Clock, small: bool) -> Result:
+    """Measure pooled rows to rewards, against the last layers and the D x D path."""
+    results, half = {}, torch.float16
+    shapes = [(5, 48, 64)] if small else [(512, 768, 512), (512, 1664, 1280), (32, 1664, 1280)]
+    for batch, width, embed in shapes:
+        sets = [torch.randn(batch, width, device=clock.device).to(half) for _ in range(4)]
+        norm = torch.randn(2, width, device=clock.device).to(half).unbind()
+        projection = (torch.randn(width, embed, device=clock.device) * width**-0.5).to(half)
+        for prompts in (1, 16):
+            tasks, pairs = make_tasks(prompts, embed, clock.device)
+
+            def ours(rows: torch.Tensor, norm=norm, p=projection, tasks=tasks) -> torch.Tensor:
+                return ops.reward_head(rows, *norm, 1e-5, p, tasks)
+
+            def eager(rows: torch.Tensor, norm=norm, p=projection, tasks=tasks) -> torch.Tensor:
+                return reference.reward_head(rows, *norm, 1e-5, p, tasks)
+
+            def original(_: int, sets=sets, norm=norm, p=projection, pairs=pairs) -> torch.Tensor:
+                z = functional.layer_norm(sets[0], norm[0].shape, *norm, 1e-5) @ p
+                x = functional.normalize(z.float(), dim=-1)
+                rewards = [1 - ((x - g) @ m).square().sum(-1) / 2 for g, m in pairs]
+                return torch.stack(rewards, 1)
+
+            result = three_ways(clock, ours, eager, sets, compiled=width == shapes[0][1])
+            result["original_call_us"] = clock.calls(original) * 1e6
+            result["ratio_to_original_called"] = result["original_call_us"] / result["ours_call_us"]
+            result["error"] = error(ours(sets[0]), original(0))
+            assert result["error"] <= 5e-3  # two products rounded to fp16, in another order
+            results[f"P={prompts} B={batch} W={width} D={embed}"] = result
+    return results
+
+
 def attention(clock: Clock, small: bool) -> Result:
     """Measure torch's attention back ends at the shapes of CLIP's towers."""
     from torch.nn.attention import SDPBackend, sdpa_kernel

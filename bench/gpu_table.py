@@ -81,6 +81,14 @@ def _add_layernorm(rows: Rows) -> None:
             rows.add(what, f"{row['gb_s']:.0f} GB/s", rows.share(row["gb_s"]), share, ("%", 0.75))
 
 
+def _reward_head(rows: Rows) -> None:
+    for name, row in rows.figures("reward_head").items():
+        ratio = row["ratio_to_original_called"]
+        measured = f"{row['ours_us']:.1f} us in a graph, {row['ours_call_us']:.1f} us called"
+        against = f"{ratio:.1f}x the D x D path, {row['ratio_to_eager']:.1f}x eager"
+        rows.add(f"reward_head, {name}", measured, against + compiled(row), ratio, None)
+
+
 def _quantize(rows: Rows) -> None:
     for name, row in rows.figures("quantize").items():
         measured = f"{row['ours_us']:.0f} us, {rows.share(row['gb_s'])}"
@@ -162,7 +170,8 @@ def gpu_table(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"Kernels and towers on a GPU: {NOT_MEASURED}."
     rows = Rows(results)
-    parts = (_preprocess, _score, _add_layernorm, _quantize, _visibility, _towers, _loops)
+    parts = (_preprocess, _score, _add_layernorm, _reward_head, _quantize, _visibility)
+    parts += (_towers, _loops)
     for part in parts:
         part(rows)
     table = ["| on a GPU | measured | against | goal |", "|---|---|---|---|", *rows.lines]

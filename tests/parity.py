@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from vlmrm_fast.rendering import Camera, Renderer, Scene
+from vlmrm_fast.tasks import get_native_task, native_task_names
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 SIZE = 224
@@ -214,6 +215,15 @@ def random_worlds(model: mujoco.MjModel, count: int, default: bool = False) -> l
 def gymnasium_models() -> list[str]:
     """Return the names of all model files that gymnasium ships."""
     return sorted(path.stem for path in ASSETS.glob("*.xml"))
+
+
+def task_scenes() -> list[str]:
+    """Names of tasks, one for each pair of a model and a camera."""
+    scenes = {}
+    for name in native_task_names():
+        task = get_native_task(name)
+        scenes.setdefault((task.load_model, repr(task.view)), name)
+    return list(scenes.values())
 
 
 def load_gymnasium(name: str) -> mujoco.MjModel:

@@ -120,8 +120,7 @@ def test_the_number_of_slots_holds_where_the_environment_has_a_scorer(
 ) -> None:
     env = make(shades)
     # As on a GPU, where an environment makes one for rewards at each step.
-    owner = env if make is wrapped_env else env.worlds
-    owner._scorer = own = shades.scorer(3)
+    env.labels._own = own = shades.scorer(3)
     env.reset()
     for num_slots in (5, 3):
         env.defer_labels(lambda step, reward: None, num_slots)

@@ -15,11 +15,12 @@ from parity import (
     load_gymnasium,
     pairs,
     random_worlds,
+    task_scenes,
 )
 from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Camera
-from vlmrm_fast.tasks import get_task, native_task_names
+from vlmrm_fast.tasks import get_task
 
 
 def _forward(model: mujoco.MjModel) -> mujoco.MjData:
@@ -84,7 +85,7 @@ def test_a_tracking_camera_is_mujocos(oracle: Oracle) -> None:
         assert compare(theirs, ours).psnr >= 37
 
 
-@pytest.mark.parametrize("name", native_task_names())
+@pytest.mark.parametrize("name", task_scenes())
 def test_task_scenes_look_as_in_mujoco(oracle: Oracle, name: str) -> None:
     task = get_task(name)
     model = task.load_model()

@@ -21,9 +21,21 @@ from vlmrm_fast.tasks.cartpole import ANGLE_BOUND, POSITION_BOUND
 
 CARTPOLE, KNEELING = get_task("cartpole-upright"), get_task("humanoid-kneeling")
 
+HUMANOIDS = {
+    "humanoid-kneeling": "a humanoid robot kneeling",
+    "humanoid-lotus": "a humanoid robot seated down, meditating in the lotus position",
+    "humanoid-standing": "a humanoid robot standing up",
+    "humanoid-arms-raised": "a humanoid robot standing up, with both arms raised",
+    "humanoid-splits": "a humanoid robot practicing gymnastics, doing the side splits",
+    "humanoid-hands-on-hips": "a humanoid robot standing up with hands on hips",
+    "humanoid-arms-crossed": "a humanoid robot standing up, with its arms crossed",
+    "humanoid-one-leg": "a humanoid robot standing up on one leg",
+}
+
 
 def test_the_registry_lists_its_tasks() -> None:
-    assert task_names() == ["cartpole-upright", "humanoid-kneeling"]
+    assert {"cartpole-upright", *HUMANOIDS} <= set(native_task_names()) <= set(task_names())
+    assert task_names() == sorted(task_names())
     for name in task_names():
         task = get_task(name)
         assert task.name == name
@@ -39,8 +51,9 @@ def test_an_unknown_task_is_answered_with_the_nearest_name() -> None:
 def test_prompts_are_the_papers() -> None:
     assert CARTPOLE.goal == "pole vertically upright on top of the cart"
     assert CARTPOLE.baseline == "pole and cart"
-    assert KNEELING.goal == "a humanoid robot kneeling"
-    assert KNEELING.baseline == "a humanoid robot"
+    for name, goal in HUMANOIDS.items():
+        assert get_task(name).goal == goal
+        assert get_task(name).baseline == "a humanoid robot"
 
 
 def test_importing_tasks_loads_neither_mujoco_nor_torch() -> None:
@@ -173,6 +186,10 @@ POSES = {
     "kneeling on one knee": ({"left_knee": -95, "right_knee": -90, "right_hip_y": -90}, False),
     "lying on the back": ({"tilt": -np.pi / 2}, False),
     "lying on the face": ({"tilt": np.pi / 2}, False),
+    "sitting, raised on straight legs": (
+        {"left_hip_y": -78, "right_hip_y": -78, "left_hip_x": -20, "right_hip_x": -20},
+        False,
+    ),
     "on all fours": (
         {
             "tilt": np.pi / 2,

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from vlmrm_fast import finish, video
 from vlmrm_fast import train as training
-from vlmrm_fast import video
 from vlmrm_fast.config import (
     AlgorithmConfig,
     CameraConfig,
@@ -84,7 +84,7 @@ def test_an_overwrite_replaces_the_old_run(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().startswith("step,")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(training, "film_task"), (video, "write_video")])
+@pytest.mark.parametrize(("owner", "name"), [(finish, "film_task"), (video, "write_video")])
 def test_a_film_that_fails_costs_the_film_and_not_the_result(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -22,6 +22,9 @@ from vlmrm_fast.towers import build_tower
 
 ENGINES = ("auto", "eager")
 
+# CLIP's training stops the factor here; nearly all models end at it.
+_DEFAULT_SCALE = 100.0
+
 
 def load_tokenizer(source: ModelSource) -> PromptTokenizer:
     """Return a model's own tokenizer; reads no weights.
@@ -65,6 +68,7 @@ class LoadedModel:
         context_length: longest prompt [tokens].
         embed_dim: width D of an embedding.
         device, precision: where and in which format the image tower runs.
+        logit_scale: factor on cosines in the softmax that the model was trained with.
         tower: the image tower, see `towers.ImageTower`.
         engine: form of the image tower: "eager", "folded", "packed" or "lean".
         wanted_engine: what was asked for, one of `ENGINES`.
@@ -99,6 +103,8 @@ class LoadedModel:
         self.engine = self.tower.engine
         del module.visual  # its weights are in the tower now
         self._module = module
+        scale = getattr(module, "logit_scale", None)
+        self.logit_scale = _DEFAULT_SCALE if scale is None else float(scale.exp())
         self.embed_dim = self.embed_text(["a"]).shape[1]
         self._sha256: str | None = None
         self._check_range()

@@ -267,9 +267,9 @@ def _frames_per_second() -> Finding:
     """Measure drawing."""
     from vlmrm_fast.rendering import Renderer, Scene
     from vlmrm_fast.simulation import Simulation
-    from vlmrm_fast.tasks import get_task
+    from vlmrm_fast.tasks import get_native_task
 
-    task = get_task("cartpole-upright")
+    task = get_native_task("cartpole-upright")
     simulation = Simulation(task.load_model(), 16)
     scene = Scene.from_model(simulation.model, task.camera)
     with Renderer(scene, 224, 224) as renderer:

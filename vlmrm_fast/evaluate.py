@@ -13,6 +13,10 @@ EVALUATION_SEED = 2**31
 # More worlds at once draw no faster on a few cores.
 MAX_ENVS = 16
 
+Watch = Callable[[Any, Any, np.ndarray, np.ndarray], None]
+"""Called after each step with the VecEnv, its infos, and which worlds, (N,) bool each, play an
+episode that counts, and have just ended one."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -62,7 +66,11 @@ class Evaluation:
 
 
 def evaluate(
-    predict: Callable[[Any], np.ndarray], env: Any, episodes: int, max_steps: int = 100_000
+    predict: Callable[[Any], np.ndarray],
+    env: Any,
+    episodes: int,
+    max_steps: int = 100_000,
+    watch: Watch | None = None,
 ) -> Evaluation:
     """Run a policy for a number of episodes.
 
@@ -74,6 +82,7 @@ def evaluate(
         episodes: how many episodes, at least 1.
         max_steps: give up after so many steps of the VecEnv, for environments without an end;
             the episodes under way count as they are then.
+        watch: sees each step, while the frames that it was scored by are the VecEnv's last ones.
 
     Returns:
         The episodes.
@@ -89,6 +98,9 @@ def evaluate(
         truth = [info.get("env_reward", 0.0) for info in infos]
         sums += np.stack([np.ones(count), vlm, truth], axis=1)
         over = np.array(dones) | (step == max_steps - 1)
+        if watch is not None:
+            counted = np.array([len(done) for done in found]) < quota
+            watch(env, infos, counted, over & counted)
         for index in np.flatnonzero(over):
             if len(found[index]) < quota[index]:
                 found[index].append(_episode(sums[index], infos[index]))

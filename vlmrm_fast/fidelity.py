@@ -95,9 +95,9 @@ def measure_fidelity(config: FidelityConfig) -> Fidelity:
     if config.num_states < 2:
         raise ArgumentError(f"num_states must be at least 2, got {config.num_states}.")
     from vlmrm_fast.reward import VLMReward
-    from vlmrm_fast.tasks import get_task
+    from vlmrm_fast.tasks import get_native_task
 
-    task = get_task(config.task)
+    task = get_native_task(config.task)
 
     def load(**options: Any) -> VLMReward:
         return VLMReward(

@@ -29,7 +29,7 @@ class Film:
 def film_task(
     config: TrainConfig, reward: Any, predict: Callable[[Any], np.ndarray], seed: int
 ) -> Film:
-    """Film an episode of a registered task.
+    """Film an episode of a registered task that has a MuJoCo model.
 
     Args:
         config: a resolved configuration with a task.
@@ -42,9 +42,11 @@ def film_task(
     """
     from vlmrm_fast.rendering import Renderer, Scene
     from vlmrm_fast.sb3.building import build_env, build_task
+    from vlmrm_fast.tasks import Task
 
     # One step beyond the horizon, so that the last state is not reset before it is drawn.
     task = build_task(config)
+    assert isinstance(task, Task)
     env: Any = build_env(config, reward, num_envs=1, seed=seed, extra_steps=1)
     size = config.evaluation.video_size
     scene = Scene.from_model(env.worlds.model, task.camera)
@@ -75,7 +77,7 @@ def film_gym(
     MuJoCo environments are drawn natively at the video's size, others by their own `render()`.
 
     Args:
-        config: a resolved configuration with an environment id.
+        config: a resolved configuration with an environment id, or a task that draws itself.
         reward: what scores the frames.
         predict: observations (with a batch axis) to actions.
         seed: seed of the start state.

@@ -67,12 +67,29 @@ def check_alpha(alpha: float, goal: tuple[str, ...], baseline: tuple[str, ...]) 
             f"baseline must be given where alpha is above 0, got alpha={value:g} without one. "
             "Describe the scene without the goal, or set alpha=0."
         )
-    if value > 0 and sorted(map(_normal, goal)) == sorted(map(_normal, baseline)):
-        raise ArgumentError(
-            f"baseline must differ from goal where alpha is above 0, got {baseline[0]!r} for both. "
-            "Describe the scene without the goal, or set alpha=0."
-        )
+    if value > 0:
+        check_differs("baseline", "where alpha is above 0", goal, baseline)
     return value
+
+
+def check_differs(name: str, when: str, goal: tuple[str, ...], other: tuple[str, ...]) -> None:
+    """Refuse prompts that say the same as the goal.
+
+    Args:
+        name: of the argument that holds the others.
+        when: in which case they must differ, for the error text.
+        goal: checked prompts.
+        other: likewise.
+
+    Raises:
+        ArgumentError: they are the same, but for case and spaces.
+    """
+    if sorted(map(_normal, goal)) == sorted(map(_normal, other)):
+        fix = ", or set alpha=0" if "alpha" in when else ""
+        raise ArgumentError(
+            f"{name} must differ from goal {when}, got {other[0]!r} for both. "
+            f"Describe the scene without the goal{fix}."
+        )
 
 
 def _normal(prompt: str) -> str:

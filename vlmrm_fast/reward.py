@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 
 from vlmrm_fast import clip
-from vlmrm_fast.errors import ArgumentError, VLMRMError
-from vlmrm_fast.inputs import borrowable, check_frames, choose_device, numbered
-from vlmrm_fast.kernels import ops, reference
+from vlmrm_fast.embedding import Embedder
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.inputs import choose_device, numbered
 from vlmrm_fast.lanes import CpuLane, CudaLane, Lane, has_idle_core
+from vlmrm_fast.objective import Images, Objective, make_objective
 from vlmrm_fast.precision import choose_precision
-from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set
-from vlmrm_fast.prompts import Prompts, check_alpha, check_prompts
+from vlmrm_fast.prompt_sets import PromptSet, build_prompt_set, list_objectives
+from vlmrm_fast.prompts import Prompts, check_prompts
+from vlmrm_fast.rules import Heads
 from vlmrm_fast.scorer import Scorer, check_rewards
 
 # Frames encoded at once. CPU: the best of 8 ... 64 for the built-in model (its activations stay in
@@ -35,9 +36,17 @@ class VLMReward:
     Args:
         model: "builtin", "NAME/PRETRAINED" of open_clip, a local folder or weights file, or
             "hf-hub:ORG/NAME".
-        goal: one prompt, or several whose embeddings are averaged.
-        baseline: prompts of the scene without the goal; needed where alpha is above 0.
+        goal: one prompt, or several whose embeddings are averaged; None with `goal_images` only.
+        baseline: prompts of the scene without the goal; needed where alpha is above 0 and for
+            "difference".
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 is the cosine similarity.
+        rule: "goal-baseline", or another of those of `vlmrm_fast.rules`: "cosine", "difference"
+            (from the baseline), "softmax" (against `negatives`).
+        negatives: for "softmax": prompts of what the camera sees where the goal is not reached.
+        temperature: for "softmax", above 0; None for the one that the model was trained with.
+        goal_images: pictures of the goal: frames (n, H, W, 3) uint8, files, or a list of either.
+        image_weight: their share in the goal's embedding, above 0, at most 1, which replaces the
+            sentence; None: 1 without a sentence, else 0.5.
         device: "auto" (one GPU where there is one), "cpu", "cuda:1", or "cuda", whose `scorer`
             uses every GPU.
         precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16", "bf16", "int8" or "fp8";
@@ -59,16 +68,24 @@ class VLMReward:
         self,
         model: str = "builtin",
         *,
-        goal: Prompts,
+        goal: Prompts | None = None,
         baseline: Prompts | None = None,
         alpha: float = 0.0,
+        rule: str = "goal-baseline",
+        negatives: Prompts | None = None,
+        temperature: float | None = None,
+        goal_images: Images | None = None,
+        image_weight: float | None = None,
         device: str = "auto",
         precision: str = "auto",
         engine: str = "auto",
         compat: bool = False,
         batch_size: int | None = None,
     ) -> None:
-        self._check_task(goal, baseline, alpha)
+        self.objective = make_objective(
+            goal, baseline, alpha, rule=rule, negatives=negatives, temperature=temperature,
+            goal_images=goal_images, image_weight=image_weight,
+        )  # fmt: skip
         chosen = choose_device(device)
         precision = choose_precision(precision, chosen)
         if engine not in clip.ENGINES:
@@ -79,30 +96,48 @@ class VLMReward:
 
         # The token count needs the tokenizer only: a long prompt fails before the download.
         source = clip.resolve_model(model)
-        clip.load_tokenizer(source).check(self.goal + self.baseline)
+        clip.load_tokenizer(source).check(self.objective.prompts)
         self._model = clip.load_model(source, chosen, precision, engine)
         self._replicas: list[clip.LoadedModel] = []  # on other devices, for `scorer`
         self.compat = bool(compat)
-        self.batch_size = batch_size or (_GPU_BATCH if chosen.type == "cuda" else _CPU_BATCH)
-        self._set_tasks()
+        how = self._model.preprocessing.original() if compat else self._model.preprocessing
+        default = _GPU_BATCH if chosen.type == "cuda" else _CPU_BATCH
+        self._embed = Embedder(self._model, how, batch_size or default)
+        self._heads = self._build([self.objective]).heads
 
-    def _check_task(self, goal: Prompts, baseline: Prompts | None, alpha: float) -> None:
-        """Check and keep the prompts and alpha."""
-        if goal is None:
-            raise ArgumentError("goal must be a prompt or a list of prompts, got None.")
-        self.goal = check_prompts("goal", goal)
-        self.baseline = check_prompts("baseline", baseline)
-        self.alpha = check_alpha(alpha, self.goal, self.baseline)
+    def _build(self, objectives: Sequence[Objective]) -> PromptSet:
+        """Embed what the rewards are scored against."""
+        return build_prompt_set(self._model, objectives, self._embed.how, compat=self.compat)
 
-    def _set_tasks(self) -> None:
-        """Embed the prompts."""
-        self._tasks = self.prompt_set([self.goal], [self.baseline or None], self.alpha).tasks
+    @property
+    def goal(self) -> tuple[str, ...]:
+        """The goal's prompts."""
+        return self.objective.goal
+
+    @property
+    def baseline(self) -> tuple[str, ...]:
+        """The baseline's prompts, perhaps none."""
+        return self.objective.baseline
+
+    @property
+    def alpha(self) -> float:
+        """Strength of the goal-baseline regularisation, 0 ... 1."""
+        return self.objective.alpha
+
+    @property
+    def batch_size(self) -> int:
+        """Most frames encoded at once; halved when a GPU runs out of memory."""
+        return self._embed.batch_size
 
     def prompt_set(
         self,
         goals: Sequence[Prompts],
         baselines: Prompts | Sequence[Prompts | None] | None = None,
         alphas: float | Sequence[float] = 0.0,
+        *,
+        rules: str | Sequence[str] = "goal-baseline",
+        negatives: Prompts | None = None,
+        temperature: float | None = None,
     ) -> PromptSet:
         """Return P rewards of the same frames, for `score_many`: embedded once, then cheap.
 
@@ -110,15 +145,18 @@ class VLMReward:
             goals: P goals, each one prompt or several whose embeddings are averaged.
             baselines: one prompt for all, or P as `goals`; None where alpha is 0.
             alphas: one strength for all, or P.
+            rules: one name for all, or P.
+            negatives: of those with the rule "softmax".
+            temperature: likewise.
 
         Returns:
             The prompts with the constants of their rewards, on this reward's device.
 
         Raises:
-            ArgumentError: as the constructor, or the numbers of goals, baselines and alphas
+            ArgumentError: as the constructor, or the numbers of goals, baselines, alphas and rules
                 differ.
         """
-        return build_prompt_set(self._model, goals, baselines, alphas, compat=self.compat)
+        return self._build(list_objectives(goals, baselines, alphas, rules, negatives, temperature))
 
     @property
     def image_size(self) -> int:
@@ -136,7 +174,11 @@ class VLMReward:
         return self._model.device
 
     def with_prompts(
-        self, goal: Prompts, baseline: Prompts | None = None, alpha: float = 0.0
+        self,
+        goal: Prompts | None = None,
+        baseline: Prompts | None = None,
+        alpha: float = 0.0,
+        **more: Any,
     ) -> VLMReward:
         """Return a reward for other prompts that shares this one's model and settings.
 
@@ -144,14 +186,14 @@ class VLMReward:
             goal: as in the constructor.
             baseline: as in the constructor.
             alpha: as in the constructor.
+            more: `rule`, `negatives`, `temperature`, `goal_images` and `image_weight`, likewise.
 
         Returns:
             A new reward; the embeddings of stored frames serve both.
         """
         other = copy.copy(self)
-        other._check_task(goal, baseline, alpha)
-        other._model.tokenizer.check(other.goal + other.baseline)
-        other._set_tasks()
+        other.objective = make_objective(goal, baseline, alpha, **more)
+        other._heads = other._build([other.objective]).heads
         return other
 
     def score(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -161,7 +203,7 @@ class VLMReward:
             frames: (B, H, W, 3) uint8, any B, H and W; resized to the model's input where needed.
 
         Returns:
-            (B,) float32 rewards, at most 1.
+            (B,) float32 rewards.
 
         Raises:
             ArgumentError: `frames` has another dtype or shape.
@@ -230,19 +272,20 @@ class VLMReward:
         if model is self._model and prompts is None:
             return self
         other = copy.copy(self)
-        tasks = self._tasks if prompts is None else prompts.tasks_for(model.model_id)
-        other._model, other._tasks = model, tasks.to(model.device)
+        heads = self._heads if prompts is None else prompts.heads_for(model.model_id)
+        other._model, other._heads = model, heads.to(model.device)
+        other._embed = Embedder(model, self._embed.how, self.batch_size)
         return other
 
     def _lane(self, num_slots: int, background: bool) -> Lane:
         """Return what scores frames on this reward's device."""
         if self.device.type == "cpu":
             return CpuLane(self._rewards, background=background)
-        how, tower, tasks = self._how(), self._model.tower, self._tasks
+        how, tower, heads = self._embed.how, self._model.tower, self._heads
 
         def encode(frames: torch.Tensor) -> torch.Tensor:
             # Embeddings of any length: `score` divides by it.
-            return ops.score(tower.encode(frames, how), tasks)
+            return heads.score(tower.encode(frames, how))
 
         return CudaLane(encode, numbered(self.device), self.batch_size, num_slots)
 
@@ -260,7 +303,8 @@ class VLMReward:
             ArgumentError: as `score`, or `prompts` are another model's.
             VLMRMError: as `score`.
         """
-        return check_rewards(self._many(self._embed(frames), prompts), self._model.precision)
+        heads = prompts.heads_for(self._model.model_id)
+        return check_rewards(self._read(heads, self._embed(frames)), self._model.precision)
 
     def embed_images(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return the embeddings of frames, for `score_embeddings`.
@@ -302,7 +346,7 @@ class VLMReward:
         Raises:
             ArgumentError: `z` is not (B, D) for this model's D.
         """
-        return self._score(self._rows(z))
+        return self._read(self._heads, self._rows(z))[:, 0]
 
     def score_many_embeddings(self, z: np.ndarray | torch.Tensor, prompts: PromptSet) -> np.ndarray:
         """Return P rewards of each stored embedding.
@@ -317,7 +361,7 @@ class VLMReward:
         Raises:
             ArgumentError: as `score_embeddings`, or `prompts` are another model's.
         """
-        return self._many(self._rows(z), prompts)
+        return self._read(prompts.heads_for(self._model.model_id), self._rows(z))
 
     def _rows(self, z: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return checked embeddings (B, D) float32 on the device."""
@@ -325,15 +369,16 @@ class VLMReward:
             raise ArgumentError(f"z must be (B, {self.embed_dim}), got {tuple(z.shape)}.")
         return torch.as_tensor(z, dtype=torch.float32, device=self.device)
 
+    @staticmethod
     @torch.inference_mode()
-    def _many(self, z: torch.Tensor, prompts: PromptSet) -> np.ndarray:
+    def _read(heads: Heads, z: torch.Tensor) -> np.ndarray:
         """Return (B, P) float32 rewards of (B, D) embeddings on the device."""
-        return ops.score(z, prompts.tasks_for(self._model.model_id)).cpu().numpy()
+        return heads.score(z).cpu().numpy()
 
     def describe(self) -> dict[str, Any]:
         """Return what a run must record: model, weights, device, precision, prompts, tokens."""
         model = self._model
-        prompts = self.goal + self.baseline
+        objective = self.objective
         return {
             "model": model.model_id,
             "weights_sha256": model.weights_sha256,
@@ -345,53 +390,11 @@ class VLMReward:
             "engine": model.engine,
             "batch_size": self.batch_size,
             "compat": self.compat,
-            "goal": list(self.goal),
-            "baseline": list(self.baseline),
-            "alpha": self.alpha,
-            "prompt_tokens": {prompt: model.tokenizer.count(prompt) for prompt in prompts},
+            **objective.describe(1 / model.logit_scale),
+            "prompt_tokens": {p: model.tokenizer.count(p) for p in objective.prompts},
         }
 
     @torch.inference_mode()
     def _rewards(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return (B, P) float32 rewards of frames, on the device."""
-        return ops.score(self._embed(frames), self._tasks)
-
-    @torch.inference_mode()
-    def _score(self, z: torch.Tensor) -> np.ndarray:
-        """Return (B,) float32 rewards of (B, D) embeddings on the device."""
-        return ops.score(z, self._tasks)[:, 0].cpu().numpy()
-
-    def _embed(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Return (B, D) float32 unit rows on the device, encoding `batch_size` at a time."""
-        check_frames(frames)
-        if not len(frames):
-            return torch.empty(0, self.embed_dim, device=self.device)
-        try:
-            return self._embed_chunks(frames)
-        except torch.OutOfMemoryError as error:
-            smaller = self.batch_size // 2
-            if smaller < 1:
-                raise VLMRMError(
-                    f"The GPU has no memory for one frame of {self._model.model_id!r}. "
-                    'Use a smaller model or device="cpu".'
-                ) from error
-        # Outside the handler, so that the failed batch's tensors are free.
-        warnings.warn(f"GPU out of memory: batch_size is now {smaller}.", stacklevel=3)
-        self.batch_size = smaller
-        torch.cuda.empty_cache()
-        return self._embed(frames)
-
-    def _how(self) -> reference.Preprocessing:
-        """Return how frames become pixels."""
-        how = self._model.preprocessing
-        return how.original() if self.compat else how
-
-    def _embed_chunks(self, frames: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Encode checked frames, at least one, chunk by chunk."""
-        how = self._how()
-        rows = []
-        for start in range(0, len(frames), self.batch_size):
-            chunk = frames[start : start + self.batch_size]
-            tensor = torch.from_numpy(borrowable(chunk)) if isinstance(chunk, np.ndarray) else chunk
-            rows.append(self._model.embed_images(tensor.to(self.device), how))
-        return torch.cat(rows)
+        return self._heads.score(self._embed(frames))

@@ -16,7 +16,7 @@ from vlmrm_fast.frame_files import frame_chunks
 from vlmrm_fast.prompts import check_alpha, check_prompts
 
 if TYPE_CHECKING:
-    from vlmrm_fast.tasks import Task
+    from vlmrm_fast.tasks import GymTask, Task
 
 # Worlds that run side by side when a task's states are drawn: half a dozen episodes are in view.
 _WORLDS = 8
@@ -93,7 +93,7 @@ def run_score(config: ScoreConfig) -> int:
     """
     from rich.console import Console
 
-    out = _make_folder(config.out)
+    out = make_folder(config.out)
     scores = score_frames(config)
     write_csv(out / "scores.csv", scores)
     plot_scores(out / "scores.png", scores)
@@ -158,7 +158,7 @@ def score_frames(config: ScoreConfig) -> Scores:
     return Scores(labels, goals, rewards, known, alpha, config.model)
 
 
-def _find_task(config: ScoreConfig) -> Task | None:
+def _find_task(config: ScoreConfig) -> Task | GymTask | None:
     """Return the task to draw, or None where files are scored.
 
     Raises:
@@ -188,25 +188,32 @@ class _Unscored:
 
 
 def task_states(
-    task: Task, image_size: int, num_states: int, seed: int
+    task: Task | GymTask, image_size: int, num_states: int, seed: int
 ) -> Iterator[tuple[list[str], np.ndarray, list[float]]]:
     """Draw states of a task under uniformly random actions, evenly spread over its horizon.
 
     Args:
         task: what to simulate.
-        image_size: side of the square frames [pixels].
+        image_size: side of the square frames [pixels]; not for tasks that draw themselves.
         num_states: how many.
         seed: of states and actions.
 
     Yields:
-        Labels "world 0 step 8", frames (n, S, S, 3) uint8 and the task's own rewards, world by
+        Labels "world 0 step 8", frames (n, H, W, 3) uint8 and the task's own rewards, world by
         world.
     """
     from vlmrm_fast.envs.core import TaskWorlds
+    from vlmrm_fast.tasks import Task
 
     count = min(_WORLDS, num_states)
     kept = -(-num_states // count)
     stride = max(1, task.horizon // kept)
+    if not isinstance(task, Task):
+        for world in range(count):
+            length = min(kept, num_states - world * kept)
+            if length > 0:
+                yield _gym_episode(task, world, length, stride, seed)
+        return
     worlds = TaskWorlds(task, count, _Unscored(image_size), seed=seed)
     rng = np.random.default_rng(seed)
     worlds.reset()
@@ -228,6 +235,26 @@ def task_states(
         names = [f"world {world} step {(index + 1) * stride}" for index in range(length)]
         frames = np.stack([pictures[step][world] for step in range(length)])
         yield names, frames, [float(values[step][world]) for step in range(length)]
+
+
+def _gym_episode(
+    task: GymTask, world: int, count: int, stride: int, seed: int
+) -> tuple[list[str], np.ndarray, list[float]]:
+    """Return `count` states of one world of a task that draws itself, every `stride` steps."""
+    env = task.make()
+    env.action_space.seed(seed + world)
+    env.reset(seed=seed + world)
+    pictures, values = [], []
+    for step in range(1, count * stride + 1):
+        _, reward, _, truncated, _ = env.step(env.action_space.sample())
+        if step % stride == 0:
+            pictures.append(np.array(env.render()))
+            values.append(float(reward))
+        if truncated:
+            env.reset()
+    env.close()
+    names = [f"world {world} step {(index + 1) * stride}" for index in range(count)]
+    return names, np.stack(pictures), values
 
 
 def _with_truth(
@@ -341,7 +368,7 @@ def _short(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _make_folder(out: str) -> Path:
+def make_folder(out: str) -> Path:
     """Return the output folder, created and proven to be writeable before any work.
 
     Raises:

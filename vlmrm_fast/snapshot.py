@@ -177,8 +177,9 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 def environment_state(env: Any) -> list[dict[str, Any]]:
     """Return the state of a vectorised environment and of all that it wraps.
 
-    An object with `get_state` answers for itself; gymnasium environments are read layer by layer
-    (plain attributes, generators, MuJoCo's data). Environments in other processes are left out.
+    An object with `get_state` answers for itself, one with `get_label_state` for its rewards;
+    gymnasium environments are read layer by layer (plain attributes, generators, MuJoCo's data).
+    Environments in other processes are left out.
 
     Args:
         env: a Stable-Baselines3 VecEnv.
@@ -193,6 +194,8 @@ def environment_state(env: Any) -> list[dict[str, Any]]:
             layers.append({"state": layer.get_state()})
         else:
             entry: dict[str, Any] = {"attributes": attributes(layer)}
+            if hasattr(type(layer), "get_label_state"):
+                entry["labels"] = layer.get_label_state()
             if isinstance(getattr(layer, "envs", None), list):
                 entry["envs"] = [
                     [_gym_state(item) for item in _layers(e, "env")] for e in layer.envs
@@ -222,6 +225,8 @@ def set_environment_state(env: Any, state: list[dict[str, Any]]) -> None:
             layer.set_state(entry["state"])
             continue
         set_attributes(layer, entry["attributes"])
+        if "labels" in entry:
+            layer.set_label_state(entry["labels"])
         for inner, saved in zip(getattr(layer, "envs", []), entry.get("envs", []), strict=False):
             for item, values in zip(_layers(inner, "env"), saved, strict=True):
                 _set_gym_state(item, values)

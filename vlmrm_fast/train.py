@@ -1,28 +1,22 @@
-"""Training, top to bottom: configuration, environment, algorithm, learning, report."""
+"""Training, top to bottom: configuration, environment, algorithm, learning."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vlmrm_fast import checkpoint as checkpoints
 from vlmrm_fast import run_folder
 from vlmrm_fast.config import TrainConfig, from_yaml, to_dict, to_yaml
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.evaluate import EVALUATION_SEED, MAX_ENVS, Evaluation, evaluate
-from vlmrm_fast.film import Film, film_gym, film_task
+from vlmrm_fast.finish import RunResult, finish
 from vlmrm_fast.gl_order import load_triton
 from vlmrm_fast.progress import Progress
 from vlmrm_fast.signals import StopSignals, TrainingStoppedError
 
-# Without a time limit of its own, an environment's evaluation ends after this many steps.
-_MAX_EPISODE_STEPS = 1000
 # What a resume may change: nothing of it decides what a stored step or a weight means.
 _MAY_CHANGE = (
     "steps",
@@ -34,21 +28,6 @@ _MAY_CHANGE = (
     "logging",
     "checkpoint",
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run gave.
-
-    Attributes:
-        run_dir: the run folder.
-        summary: the content of summary.json.
-        evaluation: the final evaluation.
-    """
-
-    run_dir: Path
-    summary: dict[str, Any]
-    evaluation: Evaluation
 
 
 def train(
@@ -83,7 +62,7 @@ def train(
     if found is None:
         folder = run_folder.create(config.run_dir, _label(config), overwrite=overwrite)
     else:
-        folder = _run_of(found)
+        folder = run_of(found)
         _check_resume(config, found)
     config = dataclasses.replace(config, run_dir=str(folder))
     env: Any = None
@@ -100,7 +79,7 @@ def train(
         tracker = start_wandb(config, folder)
         _write_provenance(folder, config, reward, found, env)
         metrics = _learn(config, folder, model, found, tracker, labels)
-        return _finish(config, folder, model, reward, metrics)
+        return finish(config, folder, model, reward, metrics)
     finally:
         # What failed before it started leaves nothing behind: a folder in use is not empty.
         with contextlib.suppress(OSError):
@@ -138,41 +117,6 @@ def build_model(config: TrainConfig, env: Any) -> Any:
         device="cpu" if host else config.device,
         steps=config.steps,
     )
-
-
-def evaluate_run(run: str | Path, episodes: int | None = None) -> RunResult:
-    """Evaluate and film a run's newest checkpoint once more.
-
-    Writes summary.json, the video and the plots of the run folder anew.
-
-    Args:
-        run: a run folder or one of its checkpoints.
-        episodes: evaluation episodes; None: as many as the run's configuration says.
-
-    Returns:
-        The result.
-    """
-    load_triton()
-    from vlmrm_fast.sb3.building import build_env, build_reward, resolve
-    from vlmrm_fast.sb3.callbacks import MetricsCallback
-    from vlmrm_fast.sb3.state import restore_networks
-
-    config = resolve(run_folder.find_config(run))
-    if episodes is not None:
-        evaluation = dataclasses.replace(config.evaluation, episodes=episodes)
-        config = dataclasses.replace(config, evaluation=evaluation)
-    found = checkpoints.load(run)
-    reward = build_reward(config)
-    env = build_env(config, reward, num_envs=1)
-    try:
-        model = build_model(config, env)
-        restore_networks(model, found)
-        model.num_timesteps = found.step
-        metrics = MetricsCallback(1, lambda row: None)
-        metrics.set_state(found.state["extra"]["metrics"])
-        return _finish(config, _run_of(found), model, reward, metrics)
-    finally:
-        env.close()
 
 
 def _learn(
@@ -232,82 +176,6 @@ def _learn(
             raise TrainingStoppedError(text, signals.exit_code)
         progress.note(f"step {model.num_timesteps}, {metrics.seconds:.0f} s; now evaluating")
     return metrics
-
-
-def _finish(config: TrainConfig, folder: Path, model: Any, reward: Any, metrics: Any) -> RunResult:
-    """Evaluate, film, plot and write the summary."""
-    from vlmrm_fast.sb3.building import build_env
-
-    def predict(observation: Any) -> np.ndarray:
-        return model.predict(observation, deterministic=True)[0]
-
-    seed = EVALUATION_SEED + config.seed
-    count = min(config.evaluation.episodes, MAX_ENVS)
-    env = build_env(config, reward, num_envs=count, seed=seed)
-    limit = (config.episode_length or _MAX_EPISODE_STEPS) * config.evaluation.episodes
-    result = evaluate(predict, env, config.evaluation.episodes, max_steps=limit)
-    env.close()
-    # Before the pictures, which may fail: the numbers cost a whole training run.
-    summary = _summary(config, folder, model, metrics, result, reward)
-    run_folder.write_json(folder / "summary.json", summary)
-    film = Film()
-    if config.evaluation.video:
-        make = film_task if config.task is not None else film_gym
-        with run_folder.spared("the film"):
-            film = make(config, reward, predict, seed)
-    _leave_pictures(folder, config, film)
-    return RunResult(run_dir=folder, summary=summary, evaluation=result)
-
-
-def _leave_pictures(folder: Path, config: TrainConfig, film: Film) -> None:
-    """Write video, first and last frame and plots; a failure costs that file, not the run."""
-    goal = ", ".join(config.reward.goal or ())
-    if film.frames:
-        with run_folder.spared("the video"):
-            from vlmrm_fast import video
-
-            video.save_png(folder / "first_frame.png", film.frames[0])
-            video.save_png(folder / "last_frame.png", film.frames[-1])
-            drawn = video.draw_rewards(film.frames, film.rewards, goal)
-            video.write_video(folder / "video.mp4", drawn, film.fps)
-    with run_folder.spared("the plot"):
-        from vlmrm_fast import report
-
-        rows = run_folder.read_metrics(folder / "metrics.csv")
-        report.plot_run(folder / "reward.png", rows, film.rewards[1:], title=goal)
-
-
-def _summary(
-    config: TrainConfig,
-    folder: Path,
-    model: Any,
-    metrics: Any,
-    result: Evaluation,
-    reward: Any,
-) -> dict[str, Any]:
-    """Return the content of summary.json."""
-    seconds = max(metrics.seconds, 1e-9)
-    known = {name: value for name, value in metrics.stage_seconds.items() if value > 0}
-    return {
-        "task": config.task or config.env,
-        "goal": ", ".join(config.reward.goal or ()),
-        "model": config.reward.model,
-        "weights_sha256": reward.describe().get("weights_sha256"),
-        "algorithm": config.algorithm.algorithm,
-        "seed": config.seed,
-        "steps": model.num_timesteps,
-        "seconds": metrics.seconds,
-        "steps_per_second": model.num_timesteps / seconds,
-        "time_shares": {name: value / seconds for name, value in known.items()},
-        "vlm_reward_mean": result.vlm_reward_mean,
-        "ground_truth_return": result.ground_truth_return,
-        "success_rate": result.success_rate,
-        "episodes": len(result.episodes),
-        "episode_results": [dataclasses.asdict(episode) for episode in result.episodes],
-        "training_episodes": metrics.counts["episodes"],
-        "diverged_episodes": metrics.counts["diverged"],
-        "run_dir": str(folder),
-    }
 
 
 def _write_provenance(
@@ -382,8 +250,15 @@ def _fixed_fields(config: TrainConfig) -> dict[str, Any]:
     return fields
 
 
-def _run_of(found: checkpoints.Checkpoint) -> Path:
-    """Return the run folder that a checkpoint lies in."""
+def run_of(found: checkpoints.Checkpoint) -> Path:
+    """Return the run folder that a checkpoint lies in.
+
+    Args:
+        found: a checkpoint that was read from a disk.
+
+    Returns:
+        The folder; of a checkpoint that lies in none, its own.
+    """
     assert found.path is not None
     return found.path.parent.parent if found.path.parent.name == "checkpoints" else found.path
 

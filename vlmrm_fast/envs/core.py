@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from vlmrm_fast.envs.deferral import Deferral, Sink, gpu_scorer, scorer_of
+from vlmrm_fast.envs.labels import Deferring, Labels
 from vlmrm_fast.envs.step import FrameReward, Mix, StepResult, render_shape
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.rendering import Renderer, Scene
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from vlmrm_fast.tasks import Task
 
 
-class TaskWorlds:
+class TaskWorlds(Deferring):
     """N worlds of a task with their frames and rewards. Not for use from several threads.
 
     Attributes:
         task: the task.
         simulation: the physics.
-        reward: the scorer.
+        labels: what scores the frames.
         last_frames: (N, H, W, 3) uint8, what the last step's rewards were given for: terminal
             frames of ended episodes included. Reused: copy to keep.
         diverged: (N,) bool, live: the worlds that diverged in the last step.
@@ -65,8 +65,7 @@ class TaskWorlds:
             camera: as `Scene.from_model` takes it; None for the task's.
             mix: how rewards combine; the model's reward alone by default.
         """
-        self.task, self.reward, self.num_envs = task, reward, num_envs
-        self._mix = mix or Mix()
+        self.task, self.num_envs = task, num_envs
         self.simulation = Simulation(task.load_model(), num_envs, num_threads, task.fields)
         self.model = self.simulation.model
         self.height, self.width = render_shape(render_size, reward.image_size)
@@ -77,14 +76,12 @@ class TaskWorlds:
         )
         self._frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
         self.last_frames = self._frames
-        self._scorer = gpu_scorer(reward)
-        self._deferral: Deferral | None = None
         self.diverged = np.zeros(num_envs, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
+        self.labels = Labels(reward, mix or Mix(), num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self._streak = np.zeros(num_envs, np.int64)
-        self._return, self._env_return = np.zeros(num_envs), np.zeros(num_envs)
-        self._start = np.zeros(num_envs)
+        self._env_return, self._start = np.zeros(num_envs), np.zeros(num_envs)
         self.seed(seed)
         self._remember()
         self._started = False
@@ -122,7 +119,7 @@ class TaskWorlds:
         Returns:
             (N, d) float32 observations.
         """
-        self.stop_deferring()
+        self.labels.reset()
         self.last_frames = self._frames
         self.diverged[:], self._started = False, True
         self._reset_worlds(np.arange(self.num_envs))
@@ -145,7 +142,7 @@ class TaskWorlds:
         """
         if not self._started:
             raise ArgumentError("reset must be called before the first step, got a step.")
-        scorer = self._deferral.scorer if self._deferral is not None else self._scorer
+        scorer = self.labels.scorer
         clock = time.perf_counter()
         # Memory of the scorer's own, where there is one: drawn into, then copied by the GPU.
         frames = self._frames if scorer is None else scorer.acquire(self._frames.shape)
@@ -155,67 +152,27 @@ class TaskWorlds:
         )
         self.last_frames = frames
         clock = self._lap("simulate", clock, {"draw": self.simulation.draw_share})
-        vlm_reward = self._score(frames)
+        result = self._observe()
+        clock = self._lap("simulate", clock)
+        result.vlm_reward, result.reward, result.episode_return = self.labels.step(
+            frames, result.env_reward, result.done, result.diverged
+        )
         clock = self._lap("encode", clock)
-        result = self._observe(vlm_reward)
-        if self._deferral is not None:
-            clock = self._lap("simulate", clock)
-            self._submit(frames, result)
-            clock = self._lap("encode", clock)
         self._reset_worlds(np.flatnonzero(result.done))
         self._remember()
         result.observation[result.done] = self._observation[result.done]
         self._lap("simulate", clock)
         return result
 
-    def _score(self, frames: np.ndarray) -> np.ndarray | None:
-        """Return the VLM rewards (N,) float32 of frames, or None where they are deferred."""
-        if self._deferral is not None:
-            return None
-        if self._scorer is not None:
-            return self._scorer.collect([self._scorer.submit(frames)])[0]
-        return np.array(self.reward.score(frames), dtype=np.float32)
-
-    def _submit(self, frames: np.ndarray, result: StepResult) -> None:
-        """Enqueue the frames of a step whose rewards are deferred."""
-        assert self._deferral is not None
-        self._deferral.submit(frames, result.env_reward, result.done, result.diverged)
-
-    def defer(self, sink: Sink, num_slots: int = 3) -> None:
-        """Let `step` return before the frames are scored, until `stop_deferring` or `reset`.
-
-        Args:
-            sink: told of the rewards when they are settled.
-            num_slots: as `VLMReward.scorer` takes it.
-        """
-        self.stop_deferring()
-        scorer = scorer_of(self.reward, num_slots, self._scorer)
-        self._deferral = Deferral(scorer, self._mix, self._return, self.timings, sink)
+    @property
+    def reward(self) -> FrameReward:
+        """What scores the frames."""
+        return self.labels.reward
 
     @property
     def renderer(self) -> str:
         """What draws: "ray" or "gl"."""
         return self._renderer.backend
-
-    @property
-    def deferral(self) -> Deferral | None:
-        """What waits for rewards; None while they come with each step."""
-        return self._deferral
-
-    def settle(self, keep: int = 0) -> None:
-        """Wait for deferred rewards and hand them out.
-
-        Args:
-            keep: leave so many of the newest steps pending.
-        """
-        if self._deferral is not None:
-            self._deferral.settle(keep)
-
-    def stop_deferring(self) -> None:
-        """Settle everything; from now on `step` returns rewards."""
-        deferral, self._deferral = self._deferral, None
-        if deferral is not None:
-            deferral.stop(keep=self._scorer)
 
     def _lap(self, stage: str, start: float, shares: Mapping[str, float] | None = None) -> float:
         """Book the time since `start` to a stage, but for the shares of others."""
@@ -227,8 +184,8 @@ class TaskWorlds:
         self.timings[stage] += rest * (now - start)
         return now
 
-    def _observe(self, vlm_reward: np.ndarray | None) -> StepResult:
-        """Read out the state that was drawn, before any reset."""
+    def _observe(self) -> StepResult:
+        """Read out the state that was drawn, before any reset; rewards are left out."""
         fields, ok = self.simulation.fields, ~self.diverged
         # A diverged world stands at MuJoCo's default state: nothing of it is measured.
         with np.errstate(all="ignore"):
@@ -237,7 +194,6 @@ class TaskWorlds:
             measures = self.task.measures(self.model, fields, self._before)
         final[self.diverged] = self._observation[self.diverged]
         env_reward, success = np.where(ok, env_reward, 0.0), success & ok
-        reward, episode_return = self._reward(vlm_reward, env_reward)
         measures = {name: np.where(ok, values, 0.0) for name, values in measures.items()}
         self._length += 1
         self._streak = np.where(success, self._streak + 1, 0)
@@ -245,31 +201,16 @@ class TaskWorlds:
         return StepResult(
             observation=final.copy(),
             final_observation=final,
-            reward=reward,
-            vlm_reward=np.full(self.num_envs, np.nan, np.float32)
-            if vlm_reward is None
-            else vlm_reward,
             env_reward=env_reward,
             success=success,
             done=self.diverged | (self._length >= self.task.horizon),
             diverged=self.diverged.copy(),
             episode_success=self._streak >= self.task.success_steps,
-            episode_return=episode_return,
             episode_env_return=self._env_return.copy(),
             episode_length=self._length.copy(),
             episode_seconds=time.perf_counter() - self._start,
             measures=measures,
         )
-
-    def _reward(
-        self, vlm_reward: np.ndarray | None, env_reward: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return rewards and their sums over the episodes so far, (N,) each."""
-        if vlm_reward is None:
-            return np.zeros(self.num_envs, np.float32), np.full(self.num_envs, np.nan)
-        reward = self._mix(vlm_reward, env_reward)
-        self._return += reward
-        return reward, self._return.copy()
 
     def _reset_worlds(self, ids: np.ndarray) -> None:
         if not len(ids):
@@ -279,8 +220,6 @@ class TaskWorlds:
         self.simulation.reset(ids, qpos, qvel)
         for counter in (self._length, self._streak, self._env_return):
             counter[ids] = 0
-        if self._deferral is None:
-            self._return[ids] = 0
         self._start[ids] = time.perf_counter()
 
     def _remember(self) -> None:
@@ -297,7 +236,6 @@ class TaskWorlds:
         Returns:
             Arrays, and the generators' states as nested dictionaries of numbers and strings.
         """
-        self.settle()
         return {
             "simulation": self.simulation.get_state(),
             "rngs": [rng.bit_generator.state for rng in self._rngs],
@@ -305,7 +243,7 @@ class TaskWorlds:
             "observation": self._observation.copy(),
             "length": self._length.copy(),
             "streak": self._streak.copy(),
-            "return": self._return.copy(),
+            "labels": self.labels.get_state(),
             "env_return": self._env_return.copy(),
         }
 
@@ -321,7 +259,6 @@ class TaskWorlds:
         Raises:
             CheckpointError: if a part is missing or belongs to another N.
         """
-        self.stop_deferring()
         if len(state.get("rngs", ())) != self.num_envs:
             raise CheckpointError(
                 f"environment state must hold {self.num_envs} generators, got "
@@ -334,7 +271,8 @@ class TaskWorlds:
             self._before = {name: np.array(a) for name, a in state["before"].items()}
             self._observation = np.array(state["observation"], np.float32)
             self._length[:], self._streak[:] = state["length"], state["streak"]
-            self._return[:], self._env_return[:] = state["return"], state["env_return"]
+            self._env_return[:] = state["env_return"]
+            self.labels.set_state(state["labels"])
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"environment state must be complete, got {error!r}.") from error
         self._start[:] = time.perf_counter()
@@ -343,7 +281,5 @@ class TaskWorlds:
 
     def close(self) -> None:
         """Release the renderer and the scorer; deferred rewards are settled."""
-        self.stop_deferring()
-        if self._scorer is not None:
-            self._scorer.close()
+        self.labels.close()
         self._renderer.close()

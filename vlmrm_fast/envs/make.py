@@ -9,7 +9,7 @@ from vlmrm_fast.envs.core import TaskWorlds
 from vlmrm_fast.envs.step import FrameReward, Mix
 from vlmrm_fast.envs.vector import TaskVectorEnv
 from vlmrm_fast.errors import unknown_name
-from vlmrm_fast.tasks import Task, get_task
+from vlmrm_fast.tasks import Task, get_native_task
 
 if TYPE_CHECKING:
     from vlmrm_fast.sb3.vec_env import TaskVecEnv
@@ -29,7 +29,7 @@ def make_vec_env(
     """Build N worlds of a task, rewarded by a vision-language model.
 
     Args:
-        task: a name of `task_names()`, or a `Task`.
+        task: a name of `native_task_names()`, or a `Task`.
         num_envs: N, at least 1.
         reward: what scores frames; None for the task's prompts on `model`.
         api: "sb3" for a Stable-Baselines3 `VecEnv`, "gymnasium" for a `VectorEnv`.
@@ -39,21 +39,23 @@ def make_vec_env(
         options: `seed` (None: drawn), `num_threads` (0: one a CPU), `render_size` (side or
             (height, width) [pixels]; None: the reward's input size), `supersample` (draw this many
             times as large and average), `renderer` ("auto", "ray" or "gl"), `camera` (None: the
-            task's) and, if `reward` is not given, `device` and `precision` of `VLMReward`.
+            task's), `textures` ("original" or "photographic"; None: the task's) and, if `reward`
+            is not given, `device` and `precision` of `VLMReward`.
 
     Returns:
         The environment, not yet reset.
 
     Raises:
-        UnknownNameError: if the task, the api, the mode or a camera has no such name.
-        ArgumentError: if a number is out of range.
+        UnknownNameError: if the task, the api, the mode, a look or a camera has no such name.
+        ArgumentError: if a number is out of range, or the task has no MuJoCo model.
         UnsupportedSceneError: if the task's model holds something that cannot be drawn.
         ModelError: if the model cannot be loaded.
     """
     if api not in {"sb3", "gymnasium"}:
         error = unknown_name("api", api, ("sb3", "gymnasium"))
         raise error
-    task = get_task(task) if isinstance(task, str) else task
+    task = get_native_task(task) if isinstance(task, str) else task
+    task = task.with_textures(options.pop("textures", None) or task.textures)
     mix = Mix(mode, weight)
     load: dict[str, Any] = {
         name: options.pop(name) for name in ("device", "precision") if name in options

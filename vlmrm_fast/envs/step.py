@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,18 +81,19 @@ class StepResult:
 
     observation: np.ndarray
     final_observation: np.ndarray
-    reward: np.ndarray
-    vlm_reward: np.ndarray
     env_reward: np.ndarray
     success: np.ndarray
     done: np.ndarray
     diverged: np.ndarray
     episode_success: np.ndarray
-    episode_return: np.ndarray
     episode_env_return: np.ndarray
     episode_length: np.ndarray
     episode_seconds: np.ndarray
     measures: dict[str, np.ndarray]
+    # Set last: scored when everything else has been read out.
+    vlm_reward: np.ndarray = field(init=False)
+    reward: np.ndarray = field(init=False)
+    episode_return: np.ndarray = field(init=False)
 
 
 def render_shape(size: int | tuple[int, int] | None, default: int) -> tuple[int, int]:

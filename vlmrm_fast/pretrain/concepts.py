@@ -7,13 +7,10 @@ keep growing towards the goal from far away, and a model fitted to them gives a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    import mujoco
+from vlmrm_fast.tasks.geometry import HumanoidGeometry, unit
+from vlmrm_fast.tasks.mountain import GOAL, curve
 
 # Bins of the pole's angle that captions name in degrees.
 ANGLE_BINS = (5, 10, 15, 20, 30, 45, 60, 75, 90, 120, 150)
@@ -61,7 +58,17 @@ _HUMANOID = (
     "seen_side",
 )
 _SHARED = ("near", "far", "nothing")
-CONCEPTS: tuple[str, ...] = (*_CARTPOLE, *_HUMANOID, *_SHARED)
+# Appended later: a concept's place never changes, so that stored degrees keep their meaning.
+_MOUNTAINCAR = (
+    "mountaincar",
+    "car_high",
+    "car_flag",
+    "car_below_flag",
+    "car_valley",
+    "car_left",
+    "car_right",
+)
+CONCEPTS: tuple[str, ...] = (*_CARTPOLE, *_HUMANOID, *_SHARED, *_MOUNTAINCAR)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(CONCEPTS)}
 
 
@@ -136,66 +143,30 @@ def cartpole_degrees(
     return out
 
 
-@dataclass(frozen=True)
-class HumanoidGeometry:
-    """The points of N humanoids that decide what they do; heights are above the floor [m].
-
-    Attributes:
-        up: (N, 3) unit vector from the torso's centre to the head.
-        forward: (N, 3) unit vector that the chest faces.
-        left: (N, 3) unit vector to the torso's left.
-        torso, head, pelvis: (N, 3) positions.
-        hips, knees, feet, hands: (N, 2, 3) positions, right then left.
-    """
-
-    up: np.ndarray
-    forward: np.ndarray
-    left: np.ndarray
-    torso: np.ndarray
-    head: np.ndarray
-    pelvis: np.ndarray
-    hips: np.ndarray
-    knees: np.ndarray
-    feet: np.ndarray
-    hands: np.ndarray
-
-
-def humanoid_geometry(
-    model: mujoco.MjModel, xpos: np.ndarray, geom_xpos: np.ndarray
-) -> HumanoidGeometry:
-    """Read the deciding points of N humanoids from their positions.
+def mountaincar_degrees(position: np.ndarray) -> np.ndarray:
+    """Return the degree of each concept for mountain cars.
 
     Args:
-        model: a model with the bodies and geoms of gymnasium's humanoid.
-        xpos: (N, nbody, 3) float64 body positions.
-        geom_xpos: (N, ngeom, 3) float64 geom centres.
+        position: (N,) position of the car, -1.2 left to 0.6 right, the flag at 0.45.
 
     Returns:
-        Their geometry.
+        (N, len(CONCEPTS)) float32 in [0, 1].
     """
-
-    def bodies(part: str) -> np.ndarray:
-        return np.stack([xpos[:, model.body(f"{s}_{part}").id] for s in ("right", "left")], axis=1)
-
-    def geoms(part: str) -> np.ndarray:
-        ids = [model.geom(f"{side}_{part}").id for side in ("right", "left")]
-        return np.stack([geom_xpos[:, i] for i in ids], axis=1)
-
-    torso, head = xpos[:, model.body("torso").id], geom_xpos[:, model.geom("head").id]
-    shoulders = bodies("upper_arm")
-    up, left = _unit(head - torso), _unit(shoulders[:, 1] - shoulders[:, 0])
-    return HumanoidGeometry(
-        up=up,
-        forward=np.cross(left, up),
-        left=left,
-        torso=torso,
-        head=head,
-        pelvis=geom_xpos[:, model.geom("butt").id],
-        hips=bodies("thigh"),
-        knees=bodies("shin"),
-        feet=geoms("foot"),
-        hands=geoms("hand"),
-    )
+    height = curve(position)
+    values = {
+        "mountaincar": np.ones_like(position),
+        # Wide: the reward of being at the peak has to grow from the valley on, on both sides.
+        "car_high": at_least(height, 0.97, 0.25),
+        "car_flag": at_least(position, GOAL, 0.12),
+        "car_below_flag": _between(position, 0.15, 0.38, 0.06),
+        "car_valley": at_most(height, 0.17, 0.1),
+        "car_left": at_most(position, -0.85, 0.1),
+        "car_right": _between(position, -0.2, 0.3, 0.1),
+    }
+    out = np.zeros((len(position), len(CONCEPTS)), np.float32)
+    for name, value in values.items():
+        out[:, INDEX[name]] = value
+    return out
 
 
 def humanoid_degrees(
@@ -234,7 +205,7 @@ def _legs(g: HumanoidGeometry) -> dict[str, np.ndarray]:
     """Return the degrees of what torso and legs do, lying and falling apart."""
     up, pelvis = g.up[:, 2], g.pelvis[:, 2]
     knees, feet = g.knees[..., 2], g.feet[..., 2]
-    thighs, shins = _unit(g.knees - g.hips), _unit(g.feet - g.knees)
+    thighs, shins = unit(g.knees - g.hips), unit(g.feet - g.knees)
     bend = np.arccos(np.clip((thighs * shins).sum(-1), -1, 1))
     spread = np.arccos(np.clip((thighs[:, 0] * thighs[:, 1]).sum(-1), -1, 1))
     ahead = ((g.knees - g.hips) * g.forward[:, None]).sum(-1)
@@ -274,7 +245,7 @@ def _tilted(g: HumanoidGeometry, crouching: np.ndarray) -> dict[str, np.ndarray]
     """Return the degrees of postures whose torso is not upright."""
     up, pelvis = g.up[:, 2], g.pelvis[:, 2]
     knees, feet = g.knees[..., 2], g.feet[..., 2]
-    legs = _unit(g.feet.mean(1) - g.pelvis)
+    legs = unit(g.feet.mean(1) - g.pelvis)
     bending = at_most(up, 0.45, 0.15) * at_least(pelvis, 0.6, 0.08)
     bending = bending * at_most(feet.max(1), 0.25, 0.08)
     bending = bending * at_least(knees.min(1), 0.3, 0.06) * at_least(-legs[:, 2], 0.8, 0.15)
@@ -318,8 +289,3 @@ def _arms(g: HumanoidGeometry) -> dict[str, np.ndarray]:
 def _between(value: np.ndarray, low: float, high: float, width: float) -> np.ndarray:
     """Return 1 inside [low, high], falling outside as `at_least` does."""
     return at_least(value, low, width) * at_most(value, high, width)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Return the vectors of the last axis scaled to length one."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from vlmrm_fast.coercion import merge
-from vlmrm_fast.config import CameraConfig, TrainConfig
+from vlmrm_fast.config import CameraConfig, TrainConfig, to_dict
+from vlmrm_fast.envs.dressing import dress
 from vlmrm_fast.errors import ArgumentError, unknown_name
 from vlmrm_fast.sb3.algorithms import default_algorithm, find_algorithm, resolve_hyperparameters
-from vlmrm_fast.tasks import Task, get_task
+from vlmrm_fast.tasks import GymTask, Task, get_task
 
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
@@ -33,6 +34,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
         ArgumentError: the task, environment, algorithm or a hyperparameter is unknown.
     """
     task = None if config.task is None else get_task(config.task)
+    if isinstance(task, GymTask):
+        _check_camera(config.camera, task)
     reward = config.reward
     if task is not None:
         given = (task.baseline,) if task.baseline else None
@@ -49,13 +52,34 @@ def resolve(config: TrainConfig) -> TrainConfig:
         steps=steps,
         num_envs=config.num_envs or (task.num_envs if task else _DEFAULT_ENVS),
         episode_length=config.episode_length or (task.horizon if task else None),
+        camera=dataclasses.replace(config.camera, textures=_resolve_textures(config, task)),
         reward=dataclasses.replace(reward, alpha=reward.alpha or 0.0),
         algorithm=_resolve_algorithm(config, task),
         checkpoint=dataclasses.replace(config.checkpoint, checkpoint_interval=interval),
     )
 
 
-def _resolve_algorithm(config: TrainConfig, task: Task | None) -> Any:
+def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
+    """Return the look that is drawn; for a task that draws itself, one that it has."""
+    wanted = config.camera.textures or (task.textures if task else "original")
+    if isinstance(task, GymTask) and wanted not in task.looks:
+        error = unknown_name(f"textures of {task.name}", wanted, task.looks)
+        raise error
+    return wanted
+
+
+def _check_camera(camera: CameraConfig, task: GymTask) -> None:
+    """Check that nothing is asked of a camera where the environment draws itself."""
+    for name, default in to_dict(CameraConfig()).items():
+        # Textures are no matter of the camera's place: such a task may have several pictures.
+        if name != "textures" and getattr(camera, name) != default:
+            raise ArgumentError(
+                f"camera.{name} must be left out for {task.name}, got {getattr(camera, name)!r}. "
+                f"{task.env_id} draws itself, always from the same side."
+            )
+
+
+def _resolve_algorithm(config: TrainConfig, task: Task | GymTask | None) -> Any:
     """Return the algorithm's part with name and hyperparameters filled and checked."""
     chosen = config.algorithm
     name = chosen.algorithm or (task.algorithm if task else None)
@@ -98,7 +122,19 @@ def build_reward(config: TrainConfig) -> VLMReward:
     )
 
 
-def build_task(config: TrainConfig, extra_steps: int = 0) -> Task:
+def is_native(config: TrainConfig) -> bool:
+    """Return whether this package steps and draws a configuration's task itself.
+
+    Args:
+        config: a configuration.
+
+    Returns:
+        False for environments of gymnasium, by id or as a task.
+    """
+    return config.task is not None and isinstance(get_task(config.task), Task)
+
+
+def build_task(config: TrainConfig, extra_steps: int = 0) -> Task | GymTask:
     """Return a configuration's task with its camera and episode length.
 
     Args:
@@ -115,6 +151,11 @@ def build_task(config: TrainConfig, extra_steps: int = 0) -> Task:
     # A task that asks for success at every step asks so of any episode length.
     if task.success_steps == task.horizon:
         changes["success_steps"] = config.episode_length
+    if isinstance(task, GymTask):
+        return dataclasses.replace(
+            task, textures=config.camera.textures or task.textures, **changes
+        )
+    task = task.with_textures(config.camera.textures or task.textures)
     if config.camera.camera is not None:
         changes["view"] = _camera_name(config.camera.camera)
     elif config.camera.is_free:
@@ -144,11 +185,12 @@ def build_env(
     """
     count = num_envs or config.num_envs or _DEFAULT_ENVS
     seed = config.seed if seed is None else seed
-    if config.task is not None:
+    task = None if config.task is None else build_task(config, extra_steps)
+    if isinstance(task, Task):
         from vlmrm_fast.envs import make_vec_env
 
         env: Any = make_vec_env(
-            build_task(config, extra_steps),
+            task,
             count,
             reward=reward,
             seed=seed,
@@ -224,7 +266,7 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     """Make one environment of gymnasium.
 
     Args:
-        config: a configuration with an environment id.
+        config: a configuration with an environment id, or a resolved one with a `GymTask`.
         extra_steps: steps beyond the configured episode length.
 
     Returns:
@@ -235,19 +277,25 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     """
     import gymnasium
 
+    if config.task is not None:
+        task = build_task(config, extra_steps)
+        assert isinstance(task, GymTask)
+        return task.make()
     assert config.env is not None
     length = config.episode_length
     arguments: dict[str, Any] = {"render_mode": "rgb_array", **config.env_kwargs}
     if length is not None:
         arguments["max_episode_steps"] = length + extra_steps
     try:
-        return gymnasium.make(config.env, **arguments)
+        env = gymnasium.make(config.env, **arguments)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ArgumentError(str(unknown_name("env", config.env, _ids_like(config.env)))) from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
         given = f" with {config.env_kwargs}" if config.env_kwargs else ""
         text = f"env must be one that can be made, got {config.env!r}{given}: {error}"
         raise ArgumentError(text) from error
+    dress(env, config.camera.textures or "original")
+    return env
 
 
 def _ids_like(name: str) -> list[str]:

@@ -10,7 +10,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 
 from vlmrm_fast.envs.core import TaskWorlds
-from vlmrm_fast.envs.deferral import Deferral, Sink
+from vlmrm_fast.envs.labels import Deferring
 from vlmrm_fast.envs.step import FrameReward, StepResult
 from vlmrm_fast.errors import ArgumentError
 
@@ -21,7 +21,7 @@ def _indices(indices: Any, num_envs: int) -> list[int]:
     return [indices] if isinstance(indices, int) else list(indices)
 
 
-class TaskVecEnv(VecEnv):
+class TaskVecEnv(Deferring, VecEnv):
     """`TaskWorlds` as a Stable-Baselines3 `VecEnv`.
 
     Info of every step: "vlm_reward", "env_reward", "success", "TimeLimit.truncated" and the task's
@@ -30,6 +30,8 @@ class TaskVecEnv(VecEnv):
 
     Attributes:
         worlds: the environment itself.
+        labels: as `TaskWorlds.labels`.
+        timings: as `TaskWorlds.timings` [s].
     """
 
     def __init__(self, worlds: TaskWorlds) -> None:
@@ -38,7 +40,7 @@ class TaskVecEnv(VecEnv):
         Args:
             worlds: the batched environment.
         """
-        self.worlds = worlds
+        self.worlds, self.labels, self.timings = worlds, worlds.labels, worlds.timings
         self.render_mode = "rgb_array"
         self._actions = np.zeros(0)
         self._next_seed: int | None = None
@@ -60,11 +62,6 @@ class TaskVecEnv(VecEnv):
     def diverged(self) -> np.ndarray:
         """As `TaskWorlds.diverged`: (N,) bool, live; the rollout buffer takes it."""
         return self.worlds.diverged
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """As `TaskWorlds.timings` [s]."""
-        return self.worlds.timings
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed all worlds at the next reset.
@@ -108,40 +105,13 @@ class TaskVecEnv(VecEnv):
         """
         result = self.worlds.step(self._actions)
         infos = _infos(result)
-        if self.deferral is not None and self.deferral.newest is not None:
-            self.deferral.newest.infos = infos
+        self.labels.attach(infos)
         return result.observation, result.reward, result.done, infos
-
-    def defer_labels(self, sink: Sink, num_slots: int = 3) -> None:
-        """As `TaskWorlds.defer`; `settle_labels` and `reset` fill infos in place.
-
-        Args:
-            sink: told of the rewards when they are settled.
-            num_slots: as `VLMReward.scorer` takes it.
-        """
-        self.worlds.defer(sink, num_slots)
 
     @property
     def reward(self) -> FrameReward:
         """What scores the frames."""
         return self.worlds.reward
-
-    @property
-    def deferral(self) -> Deferral | None:
-        """As `TaskWorlds.deferral`."""
-        return self.worlds.deferral
-
-    def settle_labels(self, keep: int = 0) -> None:
-        """As `TaskWorlds.settle`.
-
-        Args:
-            keep: leave so many of the newest steps pending.
-        """
-        self.worlds.settle(keep)
-
-    def stop_deferring(self) -> None:
-        """As `TaskWorlds.stop_deferring`."""
-        self.worlds.stop_deferring()
 
     def get_state(self) -> dict[str, Any]:
         """As `TaskWorlds.get_state`.

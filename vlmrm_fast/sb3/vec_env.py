@@ -9,7 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from vlmrm_fast.envs.capture import KEY, Installer, install
-from vlmrm_fast.envs.deferral import Deferral, Sink, gpu_scorer, scorer_of
+from vlmrm_fast.envs.labels import Deferring, Labels
 from vlmrm_fast.envs.painter import POSE_FIELDS, PictureStack, check_render_mode, make_painter
 from vlmrm_fast.envs.step import FrameReward, Mix, render_shape
 from vlmrm_fast.errors import ArgumentError
@@ -19,7 +19,7 @@ from vlmrm_fast.sb3.task_env import TaskVecEnv
 __all__ = ["TaskVecEnv", "VLMRewardVecEnv"]
 
 
-class VLMRewardVecEnv(VecEnvWrapper):
+class VLMRewardVecEnv(Deferring, VecEnvWrapper):
     """Replaces the reward of any `VecEnv`, or adds to it, by what a model sees.
 
     MuJoCo environments, in this process or in others, send the state that they reached, a few kB,
@@ -29,7 +29,8 @@ class VLMRewardVecEnv(VecEnvWrapper):
     "episode" being kept as "env_episode".
 
     Attributes:
-        reward: the scorer.
+        reward: what scores the frames.
+        labels: how that happens, at once or later.
         last_frames: (N, H, W, 3) uint8, what the last rewards were given for.
         diverged: (N,) bool, live: the environments that diverged in the last step.
         timings: seconds spent so far in "simulate", "draw" and "encode".
@@ -62,7 +63,7 @@ class VLMRewardVecEnv(VecEnvWrapper):
         """
         super().__init__(venv)
         load_triton()
-        self.reward, self._mix = reward, Mix(mode, weight)
+        self.reward = reward
         self._camera, self._num_threads = camera, num_threads
         self._supersample = supersample
         self._shape = render_shape(render_size, reward.image_size)
@@ -71,10 +72,9 @@ class VLMRewardVecEnv(VecEnvWrapper):
         self.last_frames = np.zeros((n, *self._shape, 3), np.uint8)
         self.diverged = np.zeros(n, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
-        self._scorer = gpu_scorer(reward)
-        self._deferral: Deferral | None = None
-        self._return, self._env_return = np.zeros(n), np.zeros(n)
-        self._length, self._start = np.zeros(n, np.int64), np.zeros(n)
+        self.labels = Labels(reward, Mix(mode, weight), n)
+        self._length = np.zeros(n, np.int64)
+        self._env_return, self._start = np.zeros(n), np.zeros(n)
         self._install()
 
     def _install(self) -> None:
@@ -118,13 +118,12 @@ class VLMRewardVecEnv(VecEnvWrapper):
         Returns:
             Observations.
         """
-        self.stop_deferring()
+        self.labels.reset()
         observations = self.venv.reset()
         self.reset_infos = self.venv.reset_infos
         if self._painter is None:
             self._make_painter()
-        for counter in (self._return, self._env_return, self._length):
-            counter[:] = 0
+        self._env_return[:], self._length[:] = 0, 0
         self.diverged[:] = False
         self._start[:] = time.perf_counter()
         return observations
@@ -155,87 +154,42 @@ class VLMRewardVecEnv(VecEnvWrapper):
             Observations, rewards (N,) float32, dones (N,) bool, infos. While rewards are deferred
             they are 0, "vlm_reward" and the episodes' "r" are NaN.
         """
-        observations, env_rewards, dones, given = self.venv.step_wait()
-        infos = [dict(info) for info in given]
+        observations, env_rewards, dones, inner = self.venv.step_wait()
+        infos = [dict(info) for info in inner]
         clock = self._lap("simulate", self._clock)
         self.last_frames = self._painter.draw([info.pop(KEY) for info in infos])
         clock = self._lap("draw", clock)
         self.diverged[:] = [bool(info.get("diverged")) for info in infos]
-        vlm_rewards, rewards = self._score(env_rewards, dones, infos)
+        # Copies: environments may hand out their own buffers.
+        given = self.labels.step(
+            self.last_frames, env_rewards.copy(), dones.copy(), self.diverged.copy()
+        )
         self._lap("encode", clock)
         self._env_return += env_rewards
         self._length += 1
         for i, info in enumerate(infos):
-            info["vlm_reward"], info["env_reward"] = float(vlm_rewards[i]), float(env_rewards[i])
+            info["vlm_reward"] = float(given.vlm_reward[i])
+            info["env_reward"] = float(env_rewards[i])
             if dones[i]:
-                self._end_episode(i, info)
-        return observations, rewards, dones, infos
-
-    def _score(
-        self, env_rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return VLM rewards and rewards of the last frames, or what stands in for them."""
-        frames = self.last_frames
-        if self._deferral is not None:
-            given = (env_rewards.copy(), dones.copy(), self.diverged.copy())
-            self._deferral.submit(frames, *given).infos = infos
-            return np.full(len(infos), np.nan), np.zeros(len(infos), np.float32)
-        if self._scorer is not None:
-            vlm_rewards = self._scorer.collect([self._scorer.submit(frames)])[0]
-        else:
-            vlm_rewards = np.array(self.reward.score(frames), dtype=np.float32)
-        rewards = self._mix(vlm_rewards, env_rewards)
-        self._return += rewards
-        return vlm_rewards, rewards
-
-    def defer_labels(self, sink: Sink, num_slots: int = 3) -> None:
-        """As `TaskVecEnv.defer_labels`.
-
-        Args:
-            sink: told of the rewards when they are settled.
-            num_slots: as `VLMReward.scorer` takes it.
-        """
-        self.stop_deferring()
-        scorer = scorer_of(self.reward, num_slots, self._scorer)
-        self._deferral = Deferral(scorer, self._mix, self._return, self.timings, sink)
-
-    @property
-    def deferral(self) -> Deferral | None:
-        """As `TaskWorlds.deferral`."""
-        return self._deferral
-
-    def settle_labels(self, keep: int = 0) -> None:
-        """As `TaskWorlds.settle`.
-
-        Args:
-            keep: leave so many of the newest steps pending.
-        """
-        if self._deferral is not None:
-            self._deferral.settle(keep)
-
-    def stop_deferring(self) -> None:
-        """As `TaskWorlds.stop_deferring`."""
-        deferral, self._deferral = self._deferral, None
-        if deferral is not None:
-            deferral.stop(keep=self._scorer)
+                self._end_episode(i, info, float(given.episode_return[i]))
+        self.labels.attach(infos)
+        return observations, given.reward, dones, infos
 
     def _lap(self, stage: str, start: float) -> float:
         now = time.perf_counter()
         self.timings[stage] += now - start
         return now
 
-    def _end_episode(self, i: int, info: dict[str, Any]) -> None:
+    def _end_episode(self, i: int, info: dict[str, Any], episode_return: float) -> None:
         if "episode" in info:
             info["env_episode"] = info["episode"]
         info["episode"] = {
-            "r": float(self._return[i]) if self._deferral is None else float("nan"),
+            "r": episode_return,
             "l": int(self._length[i]),
             "t": time.perf_counter() - float(self._start[i]),
             "env_r": float(self._env_return[i]),
         }
         self._env_return[i] = self._length[i] = 0
-        if self._deferral is None:
-            self._return[i] = 0
         self._start[i] = time.perf_counter()
 
     def get_images(self) -> list[np.ndarray]:
@@ -248,9 +202,7 @@ class VLMRewardVecEnv(VecEnvWrapper):
 
     def close(self) -> None:
         """Release the renderers and close the wrapped environment."""
-        self.stop_deferring()
-        if self._scorer is not None:
-            self._scorer.close()
+        self.labels.close()
         if self._painter is not None:
             self._painter.close()
         super().close()

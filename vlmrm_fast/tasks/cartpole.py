@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
+from vlmrm_fast.tasks.textures import load
 
 MODEL_FILE = Path(__file__).parent.parent / "assets" / "tasks" / "cartpole_upright.xml"
 
@@ -27,16 +28,17 @@ POSES = {
 START_NOISE = 0.05
 
 
-def load_model() -> Any:
+def load_model(textures: str = "original") -> Any:
     """Return a fresh `MjModel` of the cart-pole.
+
+    Args:
+        textures: as `textures.load` takes it.
 
     Returns:
         The model: qpos is the cart's position [m] and the pole's angle [rad], 0 upright; ctrl is
         the force on the cart [10 N], in [-1, 1].
     """
-    import mujoco
-
-    return mujoco.MjModel.from_xml_path(str(MODEL_FILE))
+    return load(MODEL_FILE, textures)
 
 
 def pole_angle(qpos: np.ndarray) -> np.ndarray:

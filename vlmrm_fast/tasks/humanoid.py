@@ -1,24 +1,25 @@
-"""`humanoid-kneeling`: gymnasium's Humanoid-v5, rewarded for what a sentence says."""
+"""gymnasium's Humanoid-v5, rewarded for what a sentence says: the eight tasks of the paper."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlmrm_fast.tasks import humanoid_truth as truth
 from vlmrm_fast.tasks import poses
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
+from vlmrm_fast.tasks.textures import load
 
+GroundTruth = Callable[[Any, Fields], tuple[np.ndarray, np.ndarray]]
+
+# What observation, reward and the ground truths read.
+FIELDS = ("cinert", "cvel", "qfrc_actuator", "cfrc_ext", "xpos", "xmat", "xipos", "geom_xpos")
 RESET_NOISE = 1e-2
 FRAME_SKIP = 5
-
-# Kneeling, in metres above the floor and degrees of tilt. A knee (origin of the shin) is 0.05 to
-# 0.1 high with the shin on the floor, 0.4 in a squat and 0.5 when standing; the pelvis is 0.24 high
-# when sitting on the heels, 0.45 on upright thighs, and about 0.1 when sitting or lying.
-KNEE_HEIGHT = 0.20
-PELVIS_HEIGHT = 0.20
-TORSO_TILT = np.deg2rad(40.0)
 
 # Weights of Humanoid-v5's own reward (its constructor's defaults).
 FORWARD_WEIGHT, CONTROL_WEIGHT, HEALTHY_REWARD = 1.25, 0.1, 5.0
@@ -26,17 +27,19 @@ CONTACT_WEIGHT, CONTACT_MAX = 5e-7, 10.0
 HEALTHY_HEIGHT = (1.0, 2.0)
 
 
-def load_model() -> Any:
+def load_model(textures: str = "original") -> Any:
     """Return a fresh `MjModel` of gymnasium's humanoid.
 
+    Args:
+        textures: as `textures.load` takes it.
+
     Returns:
-        The model that Humanoid-v5 loads, from the installed gymnasium.
+        The model that Humanoid-v5 loads, from the installed gymnasium, in that look.
     """
     import gymnasium
-    import mujoco
 
     folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    return mujoco.MjModel.from_xml_path(str(folder / "humanoid.xml"))
+    return load(folder / "humanoid.xml", textures)
 
 
 def observation(model: Any, fields: Fields) -> np.ndarray:
@@ -85,29 +88,6 @@ def initial_state(model: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.
     return qpos, rng.uniform(-RESET_NOISE, RESET_NOISE, model.nv)
 
 
-def kneeling(model: Any, fields: Fields) -> tuple[np.ndarray, np.ndarray]:
-    """Say which worlds kneel: both knees down, the pelvis off the floor, the torso upright.
-
-    Sitting, lying and the lotus position fail by the pelvis, squatting and standing by the knees,
-    all fours by the torso.
-
-    Args:
-        model: the `MjModel`; bodies are found by name.
-        fields: xpos (N, nbody, 3) and xmat (N, nbody, 9).
-
-    Returns:
-        reward (N,) float64, 1 while kneeling, else 0; success (N,) bool, the same.
-    """
-    xpos, xmat = fields["xpos"], fields["xmat"]
-    knees = xpos[:, [model.body("left_shin").id, model.body("right_shin").id], 2]
-    pelvis = xpos[:, model.body("pelvis").id, 2]
-    # The last element of a rotation matrix is the cosine between the body's z axis and up.
-    upright = xmat[:, model.body("torso").id].reshape(-1, 9)[:, 8]
-    kneels = (knees < KNEE_HEIGHT).all(axis=1)
-    kneels &= (pelvis > PELVIS_HEIGHT) & (upright > np.cos(TORSO_TILT))
-    return kneels.astype(np.float64), kneels
-
-
 def locomotion(model: Any, fields: Fields, before: Fields) -> dict[str, np.ndarray]:
     """Return Humanoid-v5's own reward, the one for walking.
 
@@ -133,57 +113,147 @@ def locomotion(model: Any, fields: Fields, before: Fields) -> dict[str, np.ndarr
     return {"locomotion_reward": reward}
 
 
-_GOAL = ("kneeling", "kneeling_on_heels", "kneeling_arms_raised")
-_NEAR = ("kneeling_one_knee", "crouching", "all_fours", "sitting_lotus")
-
-
-def posed_states(model: Any, rng: np.random.Generator, count: int) -> PosedStates:
-    """Draw kneeling, almost kneeling and other robots.
+def posed_states(
+    goal: tuple[str, ...], near: tuple[str, ...], model: Any, rng: np.random.Generator, count: int
+) -> PosedStates:
+    """Draw robots that show the goal, almost show it, or do something else.
 
     Args:
+        goal: names of poses that show the goal.
+        near: names of near misses.
         model: the `MjModel`.
         rng: the source of randomness, advanced by this call.
         count: how many.
 
     Returns:
-        The states.
+        The states; the others are the poses of `POSES` that are in neither list.
     """
-    others = [name for name in poses.POSES if name not in {*_GOAL, *_NEAR}]
-    names = draw_names((_GOAL, _NEAR, others), rng, count)
+    others = [name for name in poses.POSES if name not in {*goal, *near}]
+    names = draw_names((goal, near, others), rng, count)
     return PosedStates(poses.sample_poses(model, names, rng), names)
 
 
-KNEELING = Task(
-    name="humanoid-kneeling",
-    description="Bring the humanoid robot of Humanoid-v5 from standing to its knees.",
-    # Prompts: Rocamonde et al., ICLR 2024, Table 3, Kneeling; settings: its appendix.
-    goal="a humanoid robot kneeling",
-    baseline="a humanoid robot",
-    alpha=0.0,
-    load_model=load_model,
-    observation=observation,
-    initial_state=initial_state,
-    ground_truth=kneeling,
-    view={"lookat": (0.0, 0.0, 1.0), "distance": 3.5, "azimuth": 180.0, "elevation": -10.0},
-    fields=("cinert", "cvel", "qfrc_actuator", "cfrc_ext", "xpos", "xmat", "xipos"),
-    horizon=100,
-    frame_skip=FRAME_SKIP,
-    success_steps=20,
-    algorithm="SAC",
-    hyperparameters={
-        "learning_starts": 50_000,
-        "train_freq": 100,
-        "gradient_steps": 100,
-        "batch_size": 512,
-        "tau": 0.005,
-        "gamma": 0.95,
-        "learning_rate": 6e-4,
-    },
-    num_envs=32,
-    total_steps=10_000_000,
-    measures=locomotion,
-    measure_fields=("xipos",),
-    posed_states=posed_states,
-    goal_poses=_GOAL,
-    near_misses=_NEAR,
+def _task(
+    name: str,
+    description: str,
+    goal: str,
+    ground_truth: GroundTruth,
+    goal_poses: tuple[str, ...],
+    near_misses: tuple[str, ...],
+) -> Task:
+    """Return a humanoid task of the paper.
+
+    Source:
+        Prompts: Rocamonde et al., ICLR 2024, Table 3; camera and settings: its appendix.
+    """
+    return Task(
+        name=name,
+        description=description,
+        goal=goal,
+        baseline="a humanoid robot",
+        alpha=0.0,
+        load_model=load_model,
+        observation=observation,
+        initial_state=initial_state,
+        ground_truth=ground_truth,
+        view={"lookat": (0.0, 0.0, 1.0), "distance": 3.5, "azimuth": 180.0, "elevation": -10.0},
+        fields=(
+            "cinert",
+            "cvel",
+            "qfrc_actuator",
+            "cfrc_ext",
+            "xpos",
+            "xmat",
+            "xipos",
+            "geom_xpos",
+        ),
+        horizon=100,
+        frame_skip=FRAME_SKIP,
+        success_steps=20,
+        algorithm="SAC",
+        hyperparameters={
+            "learning_starts": 50_000,
+            "train_freq": 100,
+            "gradient_steps": 100,
+            "batch_size": 512,
+            "tau": 0.005,
+            "gamma": 0.95,
+            "learning_rate": 6e-4,
+        },
+        num_envs=32,
+        total_steps=10_000_000,
+        measures=locomotion,
+        measure_fields=("xipos",),
+        posed_states=partial(posed_states, goal_poses, near_misses),
+        goal_poses=goal_poses,
+        near_misses=near_misses,
+    )
+
+
+KNEELING = _task(
+    "humanoid-kneeling",
+    "Bring the humanoid robot of Humanoid-v5 from standing to its knees.",
+    "a humanoid robot kneeling",
+    truth.kneeling,
+    ("kneeling", "kneeling_on_heels", "kneeling_arms_raised"),
+    ("kneeling_one_knee", "crouching", "all_fours", "sitting_lotus"),
+)
+TASKS = (
+    KNEELING,
+    _task(
+        "humanoid-lotus",
+        "Bring the humanoid robot to sit with its shins crossed.",
+        "a humanoid robot seated down, meditating in the lotus position",
+        partial(truth.judge, truth.lotus),
+        ("lotus",),
+        ("lotus_open", "sitting_lotus", "sitting_knees_bent", "kneeling_on_heels"),
+    ),
+    _task(
+        "humanoid-standing",
+        "Keep the humanoid robot upright on both feet.",
+        "a humanoid robot standing up",
+        partial(truth.judge, truth.standing),
+        ("standing", "standing_arms_down", "standing_arms_out"),
+        ("half_squat", "standing_one_leg", "bending_forward", "falling_forward"),
+    ),
+    _task(
+        "humanoid-arms-raised",
+        "Have the humanoid robot stand with both hands above its head.",
+        "a humanoid robot standing up, with both arms raised",
+        partial(truth.judge, truth.arms_raised),
+        ("standing_arms_raised",),
+        ("standing_one_arm_raised", "standing_arms_out", "kneeling_arms_raised"),
+    ),
+    _task(
+        "humanoid-splits",
+        "Bring the humanoid robot to the floor with its legs straight out to both sides.",
+        "a humanoid robot practicing gymnastics, doing the side splits",
+        partial(truth.judge, truth.splits),
+        ("splits",),
+        ("straddle", "splits_bent", "standing_legs_apart", "sitting"),
+    ),
+    _task(
+        "humanoid-hands-on-hips",
+        "Have the humanoid robot stand with a hand on each hip and the elbows out.",
+        "a humanoid robot standing up with hands on hips",
+        partial(truth.judge, truth.hands_on_hips),
+        ("standing_hands_on_hips",),
+        ("standing_one_hand_on_hip", "standing_arms_down", "standing_arms_crossed"),
+    ),
+    _task(
+        "humanoid-arms-crossed",
+        "Have the humanoid robot stand with its forearms crossed in front of its chest.",
+        "a humanoid robot standing up, with its arms crossed",
+        partial(truth.judge, truth.arms_crossed),
+        ("standing_forearms_crossed",),
+        ("standing_arms_crossed", "standing_one_arm_crossed", "standing_hands_on_hips"),
+    ),
+    _task(
+        "humanoid-one-leg",
+        "Have the humanoid robot stand on one leg, the other foot clear of the floor.",
+        "a humanoid robot standing up on one leg",
+        partial(truth.judge, truth.one_leg),
+        ("standing_one_leg",),
+        ("standing_heel_lifted", "standing_arms_down", "walking", "kneeling_one_knee"),
+    ),
 )

@@ -7,149 +7,42 @@ lowest geom rests on the floor. The angles suit the humanoid of gymnasium's Huma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlmrm_fast.tasks.pose_tables import (
+    ABDOMEN,
+    ARM_POSITIONS,
+    ARMS,
+    LEGS,
+    POSES,
+    TASK_ARM_POSITIONS,
+    TASK_POSES,
+    Angle,
+    Pose,
+    find_pose,
+)
+
 if TYPE_CHECKING:
     import mujoco
 
-# A joint angle: (mean, half spread) [degrees].
-Angle = tuple[float, float]
-
-# Joints that come in pairs. Mirroring swaps the sides; the shoulders also change sign, as their
-# axes are mirror images of each other, which the axes of hips, knees and elbows already encode.
-LEGS = ("hip_x", "hip_z", "hip_y", "knee")
-ARMS = ("shoulder1", "shoulder2", "elbow")
-ABDOMEN = ("abdomen_z", "abdomen_y", "abdomen_x")
-
-# Right-arm angles (shoulder1, shoulder2, elbow) [degrees] found by a search for the hand and elbow
-# positions that the name says, within the joint ranges.
-ARM_POSITIONS: dict[str, tuple[float, float, float]] = {
-    "down": (42, -39, -85),
-    "raised": (-85, 7, -62),
-    "hips": (48, -70, -7),
-    "crossed": (60, -10, 3),
-    "side": (-51, -33, -89),
-    "forward": (-6, 43, -90),
-    "knees": (22, -6, -61),
-    "back": (60, -84, -60),
-    "head": (-85, -10, 38),
-    "zero": (0, 0, 0),
-}
-
-
-@dataclass(frozen=True)
-class Pose:
-    """One named pose.
-
-    Attributes:
-        joints: angles by joint name; a name without a side ("knee") sets both sides.
-        roll: rotation of the torso about its forward axis [degrees].
-        pitch: rotation about its left axis, positive leans forward [degrees].
-        arms: arm positions to choose from; () draws any.
-        lift: height above the floor of the lowest point [m], (least, greatest).
-        weight: how often the pose is drawn, relative to the others.
-    """
-
-    joints: Mapping[str, Angle] = field(default_factory=dict)
-    roll: Angle = (0.0, 4.0)
-    pitch: Angle = (0.0, 6.0)
-    arms: tuple[str, ...] = ()
-    lift: tuple[float, float] = (-0.01, 0.01)
-    weight: float = 1.0
-
-
-_STRAIGHT = {"hip_y": (-4.0, 7.0), "knee": (-7.0, 5.0), "hip_x": (-4.0, 4.0)}
-_KNEEL = {"hip_x": (-8.0, 8.0), "hip_y": (-8.0, 12.0), "knee": (-98.0, 12.0)}
-_HEELS = {"hip_x": (-8.0, 8.0), "hip_y": (-62.0, 12.0), "knee": (-148.0, 10.0)}
-_FLAT = {
-    "hip_x": (-8.0, 8.0),
-    "hip_y": (-8.0, 14.0),
-    "knee": (-18.0, 16.0),
-    "abdomen_y": (0.0, 12.0),
-}
-_SIT = {"hip_y": (-96.0, 8.0), "hip_x": (-5.0, 6.0), "knee": (-16.0, 12.0)}
-
-POSES: dict[str, Pose] = {
-    "standing": Pose(_STRAIGHT, weight=3.0),
-    "standing_arms_raised": Pose(_STRAIGHT, arms=("raised",), weight=1.5),
-    "standing_hands_on_hips": Pose(_STRAIGHT, arms=("hips",), weight=1.5),
-    "standing_arms_crossed": Pose(_STRAIGHT, arms=("crossed",), weight=1.5),
-    "standing_arms_out": Pose(_STRAIGHT, arms=("side",)),
-    "standing_one_leg": Pose(
-        {**_STRAIGHT, "right_hip_y": (-75.0, 25.0), "right_knee": (-90.0, 35.0)}, weight=2.0
-    ),
-    "standing_legs_apart": Pose({"hip_x": (-21.0, 4.0), "knee": (-4.0, 3.0), "hip_y": (0.0, 6.0)}),
-    "walking": Pose({
-        "right_hip_y": (-32.0, 10.0),
-        "left_hip_y": (12.0, 7.0),
-        "knee": (-16.0, 12.0),
-    }),
-    "kneeling": Pose(_KNEEL, weight=5.0),
-    "kneeling_on_heels": Pose(_HEELS, pitch=(4.0, 8.0), weight=3.0),
-    "kneeling_arms_raised": Pose(_KNEEL, arms=("raised",)),
-    "kneeling_one_knee": Pose(
-        {
-            "right_hip_y": (-84.0, 10.0),
-            "right_knee": (-86.0, 10.0),
-            "left_hip_y": (6.0, 10.0),
-            "left_knee": (-94.0, 10.0),
-        },
-        weight=1.5,
-    ),
-    "crouching": Pose(
-        {"hip_y": (-85.0, 20.0), "knee": (-105.0, 20.0), "abdomen_y": (-20.0, 10.0)},
-        pitch=(22.0, 10.0),
-        weight=1.5,
-    ),
-    "bending_forward": Pose(
-        {"hip_y": (-60.0, 15.0), "knee": (-6.0, 4.0), "abdomen_y": (-30.0, 20.0)},
-        pitch=(85.0, 15.0),
-        arms=("forward", "raised", "knees"),
-    ),
-    "sitting": Pose(_SIT, pitch=(-2.0, 5.0), weight=2.0),
-    "sitting_knees_bent": Pose(
-        {"hip_y": (-106.0, 4.0), "hip_x": (-5.0, 6.0), "knee": (-48.0, 14.0)}, pitch=(-6.0, 6.0)
-    ),
-    "sitting_lotus": Pose(
-        {
-            "hip_y": (-106.0, 4.0),
-            "hip_z": (-54.0, 6.0),
-            "hip_x": (-20.0, 5.0),
-            "knee": (-142.0, 14.0),
-        },
-        pitch=(-8.0, 5.0),
-        arms=("knees",),
-        weight=1.5,
-    ),
-    "splits": Pose(
-        {"hip_y": (-84.0, 10.0), "hip_z": (-56.0, 4.0), "hip_x": (-20.0, 5.0), "knee": (-4.0, 2.0)},
-        weight=1.5,
-    ),
-    "all_fours": Pose(
-        {"hip_y": (-82.0, 12.0), "knee": (-90.0, 12.0)},
-        pitch=(82.0, 8.0),
-        arms=("forward",),
-        weight=1.5,
-    ),
-    "lying_back": Pose(_FLAT, pitch=(-90.0, 6.0), weight=2.0),
-    "lying_front": Pose(
-        _FLAT, pitch=(90.0, 6.0), arms=("down", "side", "hips", "back"), weight=2.0
-    ),
-    "lying_side": Pose(
-        {"hip_y": (-30.0, 30.0), "knee": (-40.0, 36.0)},
-        roll=(88.0, 10.0),
-        arms=("down", "forward", "knees", "crossed"),
-        weight=2.0,
-    ),
-    "falling_forward": Pose(_FLAT, pitch=(40.0, 18.0), lift=(0.0, 0.2)),
-    "falling_backward": Pose(_FLAT, pitch=(-40.0, 18.0), lift=(0.0, 0.2)),
-    "falling_sideways": Pose(_FLAT, roll=(40.0, 18.0), lift=(0.0, 0.2)),
-    "random": Pose(weight=2.0, lift=(-0.02, 0.25)),
-}
+__all__ = [
+    "ARMS",
+    "ARM_POSITIONS",
+    "LEGS",
+    "POSES",
+    "TASK_POSES",
+    "draw_pose_names",
+    "find_pose",
+    "lowest_point",
+    "place_on_floor",
+    "rollout_states",
+    "sample_pose",
+    "sample_poses",
+    "sample_qpos",
+]
 
 
 def sample_qpos(model: mujoco.MjModel, name: str, rng: np.random.Generator) -> np.ndarray:
@@ -157,7 +50,8 @@ def sample_qpos(model: mujoco.MjModel, name: str, rng: np.random.Generator) -> n
 
     Args:
         model: a model with the joints of gymnasium's humanoid.
-        name: a key of `POSES`; "random" draws every joint and the torso's direction uniformly.
+        name: a key of `POSES` or `TASK_POSES`; "random" draws every joint and the torso's direction
+            uniformly.
         rng: the source of randomness, advanced by this call.
 
     Returns:
@@ -165,7 +59,7 @@ def sample_qpos(model: mujoco.MjModel, name: str, rng: np.random.Generator) -> n
     """
     import mujoco
 
-    pose = POSES[name]
+    pose = find_pose(name)
     if name == "random":
         angles = {n: rng.uniform(*model.joint(n).range) for n in _joint_names()}
         tilt = rng.normal(size=4)
@@ -227,24 +121,24 @@ def sample_pose(
     Args:
         model: a model with the joints of gymnasium's humanoid.
         data: the state to overwrite.
-        name: a key of `POSES`.
+        name: a key of `POSES` or `TASK_POSES`.
         rng: the source of randomness, advanced by this call.
     """
     import mujoco
 
     mujoco.mj_resetData(model, data)
     data.qpos[:] = sample_qpos(model, name, rng)
-    place_on_floor(model, data, rng.uniform(*POSES[name].lift))
+    place_on_floor(model, data, rng.uniform(*find_pose(name).lift))
 
 
 def sample_poses(
-    model: mujoco.MjModel, names: Sequence[str], rng: np.random.Generator
+    model: mujoco.MjModel, names: Sequence[str] | np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw one state of each named pose, touching the floor.
 
     Args:
         model: a model with the joints of gymnasium's humanoid.
-        names: N keys of `POSES`.
+        names: N keys of `POSES` or `TASK_POSES`.
         rng: the source of randomness, advanced by this call.
 
     Returns:
@@ -312,12 +206,14 @@ def rollout_states(
 def _sample_angles(pose: Pose, rng: np.random.Generator) -> dict[str, float]:
     """Return {joint: angle [rad]} with noise, arms and mirroring."""
     mirrored = bool(rng.integers(2))
-    arms = [ARM_POSITIONS[str(rng.choice(pose.arms or tuple(ARM_POSITIONS)))]]
+    arms = [str(rng.choice(pose.arms or tuple(ARM_POSITIONS)))]
     # Both arms do the same most of the time when the pose leaves them free.
-    free = not pose.arms and rng.random() < 0.4
-    arms.append(ARM_POSITIONS[str(rng.choice(list(ARM_POSITIONS)))] if free else arms[0])
+    free = pose.other_arm or (not pose.arms and rng.random() < 0.4)
+    others = pose.other_arm or tuple(ARM_POSITIONS)
+    arms.append(str(rng.choice(others)) if free else arms[0])
     angles = {name: _draw(pose.joints.get(name, (0.0, 5.0)), rng) for name in ABDOMEN}
-    for source, arm in zip(("right", "left"), arms, strict=True):
+    for source, position in zip(("right", "left"), arms, strict=True):
+        arm = (ARM_POSITIONS | TASK_ARM_POSITIONS)[position]
         side = {"right": "left", "left": "right"}[source] if mirrored else source
         for joint in LEGS:
             spread = pose.joints.get(f"{source}_{joint}", pose.joints.get(joint, (0.0, 4.0)))

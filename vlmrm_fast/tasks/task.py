@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vlmrm_fast.errors import unknown_name
+from vlmrm_fast.tasks.textures import TEXTURES
 
 if TYPE_CHECKING:
     import mujoco
@@ -51,7 +56,7 @@ class Task:
         goal: what the agent should look like, as a prompt.
         baseline: what it looks like in general, as a prompt.
         alpha: weight of goal-baseline regularisation, in [0, 1].
-        load_model: returns a fresh `MjModel`.
+        load_model: returns a fresh `MjModel`; takes `textures=` where the task has several looks.
         observation: `(model, fields) -> (N, observation size) float64`.
         initial_state: `(model, rng) -> qpos (nq,), qvel (nv,)` of one world.
         ground_truth: `(model, fields) -> reward (N,) float64, success (N,) bool`; success says that
@@ -77,6 +82,7 @@ class Task:
             none.
         goal_poses: names of posed states that show the goal.
         near_misses: names of posed states that a careless judge takes for the goal.
+        textures: the look that `load_model` gives, one of `textures.TEXTURES`.
     """
 
     name: str
@@ -84,7 +90,7 @@ class Task:
     goal: str
     baseline: str | None
     alpha: float
-    load_model: Callable[[], mujoco.MjModel]
+    load_model: Callable[..., mujoco.MjModel]
     observation: Callable[[Any, Fields], np.ndarray]
     initial_state: Callable[[Any, np.random.Generator], tuple[np.ndarray, np.ndarray]]
     ground_truth: Callable[[Any, Fields], tuple[np.ndarray, np.ndarray]]
@@ -104,6 +110,7 @@ class Task:
     posed_states: Callable[[Any, np.random.Generator, int], PosedStates] | None = None
     goal_poses: tuple[str, ...] = ()
     near_misses: tuple[str, ...] = ()
+    textures: str = "original"
 
     @property
     def camera(self) -> Camera | str | int | None:
@@ -113,6 +120,26 @@ class Task:
 
             return Camera(**self.view)
         return self.view
+
+    def with_textures(self, textures: str) -> Task:
+        """Return the same task in another look; physics and camera stay.
+
+        Args:
+            textures: one of `textures.TEXTURES`.
+
+        Returns:
+            A task whose `load_model` gives that look.
+
+        Raises:
+            UnknownNameError: if no look has that name.
+        """
+        if textures not in TEXTURES:
+            error = unknown_name("textures", str(textures), TEXTURES)
+            raise error
+        if textures == self.textures:
+            return self
+        load_model = functools.partial(self.load_model, textures=textures)
+        return dataclasses.replace(self, load_model=load_model, textures=textures)
 
 
 def fields_from_data(data: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
