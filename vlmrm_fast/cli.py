@@ -22,6 +22,10 @@ commands:
   compare RUN RUN ...
               learning curves and results of runs, seeds of one configuration together
   score       score frames, a video or a task's states against prompts
+  relabel SOURCE
+              rewards for stored trajectories: Minari, LeRobot, videos, states, frames
+  lab TASK --goal "..." ...
+              judge prompts, strengths, models and cameras before training: go or no go
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -41,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 where fidelity misses its gates, 2 for bad input, 130 or
-        143 after a signal, 141 where the output was closed.
+        The exit code: 0 for success, 1 where fidelity misses its gates or relabel skipped broken
+        episodes, 2 for bad input, 130 or 143 after a signal, 141 where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -113,6 +117,20 @@ def _score(arguments: list[str]) -> int:
     return run_score(_parse(ScoreConfig, arguments, "score"))
 
 
+def _relabel(arguments: list[str]) -> int:
+    """Score stored trajectories."""
+    from vlmrm_fast.relabel import RelabelConfig, run_relabel
+
+    return run_relabel(_parse(RelabelConfig, arguments, "relabel"))
+
+
+def _lab(arguments: list[str]) -> int:
+    """Judge prompts."""
+    from vlmrm_fast.evaluation.lab import LabConfig, run_lab
+
+    return run_lab(_parse(LabConfig, arguments, "lab"))
+
+
 def _fidelity(arguments: list[str]) -> int:
     """Compare precisions."""
     from vlmrm_fast.fidelity import FidelityConfig, run_fidelity
@@ -172,6 +190,8 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": _eval,
     "compare": _compare,
     "score": _score,
+    "relabel": _relabel,
+    "lab": _lab,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,
