@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vlmrm_fast import __version__
-from vlmrm_fast.cli import main
+from vlmrm_fast.cli import _COMMANDS, main
 from vlmrm_fast.cli_train import parse_train
 from vlmrm_fast.config import RewardConfig, TrainConfig, to_yaml
 from vlmrm_fast.errors import ArgumentError, CheckpointError
@@ -95,7 +95,7 @@ def test_a_resume_takes_the_runs_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "command must be one of doctor, eval, fidelity, pretrain, score, tasks, train"),
+        (["trian"], f"command must be one of {', '.join(sorted(_COMMANDS))}, got 'trian'. Did you"),
         (["train"], "TARGET must be a task, a YAML file or a sentence, got none."),
         (["train", "cartpole-uprigth"], "Did you mean 'cartpole-upright'?"),
         (["train", "a robot kneeling"], "--env Humanoid-v5"),
