@@ -74,11 +74,11 @@ def test_flags_stand_for_the_fields() -> None:
 
 @pytest.mark.parametrize("labels", ["step", "deferred"])
 def test_half_and_half_is_the_whole_with_every_option(
-    untrained_folder: str, tmp_path: Path, labels: Any
+    tiny_folder: str, tmp_path: Path, labels: Any
 ) -> None:
-    whole = run_config(untrained_folder, tmp_path / "whole", 80, labels=labels)
+    whole = run_config(tiny_folder, tmp_path / "whole", 80, labels=labels)
     training.train(whole)
-    half = run_config(untrained_folder, tmp_path / "half", 46, labels=labels)
+    half = run_config(tiny_folder, tmp_path / "half", 46, labels=labels)
     training.train(half)
     # In the middle of an episode, and between two steps that are scored.
     training.train(dataclasses.replace(half, steps=80), resume=tmp_path / "half")
@@ -99,9 +99,9 @@ def test_half_and_half_is_the_whole_with_every_option(
 
 
 def test_what_measures_a_policy_sees_every_reward_as_it_is(
-    untrained_folder: str, tmp_path: Path
+    tiny_folder: str, tmp_path: Path
 ) -> None:
-    config = resolve(run_config(untrained_folder, tmp_path, 64))
+    config = resolve(run_config(tiny_folder, tmp_path, 64))
     reward = build_reward(config)
     env: Any = build_env(config, reward)
     learning: Any = build_env(config, reward, training=True)
@@ -120,17 +120,17 @@ def test_what_measures_a_policy_sees_every_reward_as_it_is(
     assert (frames != env.worlds.camera_frames).any()
 
 
-def test_goal_pictures_are_resolved_and_recorded(untrained_folder: str, tmp_path: Path) -> None:
+def test_goal_pictures_are_resolved_and_recorded(tiny_folder: str, tmp_path: Path) -> None:
     np.save(tmp_path / "goal.npy", np.full((40, 40, 3), 200, np.uint8))
     picture = (str(tmp_path / "goal.npy"),)
-    config = run_config(untrained_folder, tmp_path / "run", 64)
+    config = run_config(tiny_folder, tmp_path / "run", 64)
     mixed = resolve(
-        dataclasses.replace(config, reward=RewardConfig(untrained_folder, goal_images=picture))
+        dataclasses.replace(config, reward=RewardConfig(tiny_folder, goal_images=picture))
     )
     assert mixed.reward.image_weight == 0.5
     assert mixed.reward.goal is not None
     alone = TrainConfig(
-        env="InvertedPendulum-v5", reward=RewardConfig(untrained_folder, goal_images=picture)
+        env="InvertedPendulum-v5", reward=RewardConfig(tiny_folder, goal_images=picture)
     )
     resolved = resolve(alone)
     assert resolved.reward.image_weight == 1

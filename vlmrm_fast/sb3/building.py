@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from vlmrm_fast.coercion import merge
-from vlmrm_fast.config import CameraConfig, RewardConfig, TrainConfig, to_dict
+from vlmrm_fast.config import CameraConfig, RewardConfig, TrainConfig
 from vlmrm_fast.envs.dressing import dress
 from vlmrm_fast.envs.stream import RewardOptions
 from vlmrm_fast.errors import ArgumentError, unknown_name
@@ -95,7 +95,7 @@ def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
 
 def _check_camera(camera: CameraConfig, task: GymTask) -> None:
     """Check that nothing is asked of a camera where the environment draws itself."""
-    for name, default in to_dict(CameraConfig()).items():
+    for name, default in vars(CameraConfig()).items():
         # Textures are no matter of the camera's place: such a task may have several pictures.
         if name != "textures" and getattr(camera, name) != default:
             raise ArgumentError(
