@@ -10,7 +10,7 @@ import pytest
 
 from vlmrm_fast import __version__
 from vlmrm_fast.cli import main
-from vlmrm_fast.cli_train import parse_eval, parse_train
+from vlmrm_fast.cli_train import parse_train
 from vlmrm_fast.config import RewardConfig, TrainConfig, to_yaml
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.tasks import task_names
@@ -91,11 +91,6 @@ def test_a_resume_takes_the_runs_configuration(tmp_path: Path) -> None:
         parse_train(["cartpole-upright", "--resume", str(tmp_path)])
     with pytest.raises(CheckpointError, match=r"has no config\.yaml"):
         parse_train(["--resume", str(tmp_path / "missing")])
-
-
-def test_eval_takes_a_run() -> None:
-    command = parse_eval(["runs/a", "--episodes", "3"])
-    assert (command.run, command.episodes) == ("runs/a", 3)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_wrong_settings_are_refused_before_any_work(
     with pytest.raises(ArgumentError, match=text):
         score_frames(replace(config, **changes))
     with pytest.raises(UnknownNameError, match="task must be one of"):
-        score_frames(replace(config, source=None, task="cartpole"))
+        score_frames(replace(config, source=None, task="cartpool"))
 
 
 def test_wrong_files_are_refused_by_name(config: ScoreConfig, tmp_path: Path) -> None:

@@ -6,14 +6,19 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
 from parity import ASSETS, BOUNDS, Figures, Oracle, compare, random_worlds
 from PIL import Image
 
-from vlmrm_fast.errors import ModelError, UnknownNameError
+from vlmrm_fast.config import from_yaml
+from vlmrm_fast.envs import make_vec_env
+from vlmrm_fast.envs.dressing import dress
+from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError
 from vlmrm_fast.rendering import Renderer, Scene
+from vlmrm_fast.sb3.building import build_task, resolve
 from vlmrm_fast.tasks import get_task, native_task_names, textures
 
 SCRIPT = Path(__file__).parent.parent / "tools" / "make_textures.py"
@@ -105,6 +110,73 @@ def test_original_textures_are_the_task_itself() -> None:
     task = get_task("humanoid-kneeling")
     assert task.with_textures("original") is task
     assert task.with_textures("photographic").with_textures("original").load_model().ntex == 3
+
+
+def test_a_gymnasium_environment_is_drawn_in_another_look_and_moves_as_before() -> None:
+    envs = [gymnasium.make("Hopper-v5", render_mode="rgb_array", width=64, height=64)]
+    envs.append(gymnasium.make("Hopper-v5", render_mode="rgb_array", width=64, height=64))
+    dress(envs[1], "photographic")
+    action = np.array([0.3, -0.2, 0.5])
+    for env in envs:
+        env.reset(seed=3)
+    (first, *_), (second, *_) = (env.step(action) for env in envs)
+    np.testing.assert_array_equal(first, second)
+    plain, dressed = (np.asarray(env.render(), float) for env in envs)
+    # The sky is dark in one picture and bright in the other.
+    assert plain[:8].mean() + 60 < dressed[:8].mean()
+    for env in envs:
+        env.close()
+
+
+def test_only_mujoco_environments_can_be_dressed() -> None:
+    env = gymnasium.make("CartPole-v1")
+    with pytest.raises(ArgumentError, match=r"textures must be original for CartPoleEnv"):
+        dress(env, "photographic")
+
+
+@pytest.mark.parametrize(
+    ("text", "textures"),
+    [
+        ("task: humanoid-kneeling", "original"),
+        ("{task: humanoid-kneeling, camera: {textures: photographic}}", "photographic"),
+        ("task: mountaincar", "photographic"),
+        ("{task: mountaincar, camera: {textures: original}}", "original"),
+    ],
+)
+def test_a_resolved_configuration_names_its_textures(text: str, textures: str) -> None:
+    config = resolve(from_yaml(text))
+    assert config.camera.textures == textures
+    assert build_task(config).textures == textures
+
+
+def test_textures_of_a_run_are_checked_before_any_work() -> None:
+    with pytest.raises(UnknownNameError, match=r"camera.textures must be one of original, photo"):
+        from_yaml("{task: humanoid-kneeling, camera: {textures: photo}}")
+    with pytest.raises(UnknownNameError, match=r"textures of cartpole must be one of original"):
+        resolve(from_yaml("{task: cartpole, camera: {textures: photographic}}"))
+
+
+class _Mean:
+    """The mean brightness as a reward."""
+
+    image_size = 32
+
+    def score(self, frames: np.ndarray) -> np.ndarray:
+        return np.asarray(frames).mean(axis=(1, 2, 3), dtype=np.float32)
+
+
+def test_an_environment_is_built_in_the_look_that_is_asked_for() -> None:
+    brightness = []
+    for look in (None, "photographic"):
+        env = make_vec_env(
+            "humanoid-kneeling", 1, reward=_Mean(), api="gymnasium", seed=1, textures=look
+        )
+        env.reset()
+        brightness.append(float(env.step(np.zeros((1, 17)))[1][0]))
+        env.close()
+    assert brightness[0] + 30 < brightness[1]
+    with pytest.raises(UnknownNameError, match="textures must be one of"):
+        make_vec_env("humanoid-kneeling", reward=_Mean(), textures="none")
 
 
 @pytest.fixture(scope="module")

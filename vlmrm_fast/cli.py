@@ -18,8 +18,10 @@ usage: vlmrm-fast COMMAND [options]
 commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
-  eval RUN    evaluate and film the newest checkpoint of a run once more
+  eval RUN    report card of a run: success, reward against ground truth, policies, video
   score       score frames, a video or a task's states against prompts
+  lab TASK --goal "..." ...
+              judge prompts, strengths, models and cameras before training: go or no go
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -91,15 +93,10 @@ def _train(arguments: list[str]) -> int:
 
 
 def _eval(arguments: list[str]) -> int:
-    """Evaluate a run once more."""
-    from vlmrm_fast.cli_train import parse_eval
+    """Make a run's report card."""
+    from vlmrm_fast.evaluation.card import CardConfig, run_eval
 
-    command = parse_eval(arguments)
-    from vlmrm_fast.evaluation.card import evaluate_run
-    from vlmrm_fast.report import summary_table
-
-    _show(summary_table(evaluate_run(command.run, command.episodes).summary))
-    return 0
+    return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
 def _score(arguments: list[str]) -> int:
@@ -107,6 +104,13 @@ def _score(arguments: list[str]) -> int:
     from vlmrm_fast.scoring import ScoreConfig, run_score
 
     return run_score(_parse(ScoreConfig, arguments, "score"))
+
+
+def _lab(arguments: list[str]) -> int:
+    """Judge prompts."""
+    from vlmrm_fast.evaluation.lab import LabConfig, run_lab
+
+    return run_lab(_parse(LabConfig, arguments, "lab"))
 
 
 def _fidelity(arguments: list[str]) -> int:
@@ -167,6 +171,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "score": _score,
+    "lab": _lab,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,

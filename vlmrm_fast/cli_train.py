@@ -1,4 +1,4 @@
-"""The arguments of `vlmrm-fast train` and `eval`: a target, and a flag for every field."""
+"""The arguments of `vlmrm-fast train`: a target, and a flag for every field."""
 
 from __future__ import annotations
 
@@ -25,16 +25,6 @@ class TrainCommand:
     """Replace the run that --run-dir holds already."""
     dry_run: bool = False
     """Build everything, draw and score one frame, estimate time and memory; train nothing."""
-
-
-@dataclass(frozen=True)
-class EvalCommand:
-    """What `vlmrm-fast eval` is asked to do."""
-
-    run: str
-    """Run folder, or one of its checkpoints."""
-    episodes: int | None = None
-    """Evaluation episodes. None: as many as the run's configuration says."""
 
 
 def parse_train(arguments: Sequence[str]) -> TrainCommand:
@@ -71,23 +61,6 @@ def parse_train(arguments: Sequence[str]) -> TrainCommand:
     env_kwargs = merge(base.env_kwargs, command.config.env_kwargs)
     config = dataclasses.replace(command.config, algorithm=algorithm, env_kwargs=env_kwargs)
     return dataclasses.replace(command, config=config)
-
-
-def parse_eval(arguments: Sequence[str]) -> EvalCommand:
-    """Return what the arguments of `eval` describe.
-
-    Args:
-        arguments: what follows `vlmrm-fast eval`.
-
-    Returns:
-        The command.
-    """
-    import tyro
-
-    rest = list(arguments)
-    if rest and not rest[0].startswith("-"):
-        rest[:1] = ["--run", rest[0]]
-    return tyro.cli(EvalCommand, args=rest, prog="vlmrm-fast eval RUN")
 
 
 def _base(target: str | None, resume: str | None, env: str | None) -> TrainConfig:

@@ -63,6 +63,8 @@ class CameraConfig:
     """Draw native frames this many times as high and wide, 1 to 8, and average them down."""
     renderer: Literal["auto", "ray", "gl"] = "auto"
     """What draws a task: this package's ray caster, MuJoCo's OpenGL, or whichever can."""
+    textures: Literal["original", "photographic"] | None = None
+    """Look of the scene: the model's own, or sky, tiles and metal. None: the task's."""
 
     @property
     def is_free(self) -> bool:

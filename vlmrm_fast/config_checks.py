@@ -85,6 +85,7 @@ def _check_numbers(config: TrainConfig) -> None:
             ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
         ),
         "camera.renderer": (config.camera.renderer, ("auto", "ray", "gl")),
+        "camera.textures": (config.camera.textures or "original", ("original", "photographic")),
         "labels": (config.labels, ("auto", "step", "deferred")),
         "logging.progress": (config.logging.progress, ("auto", "bar", "plain", "off")),
     }

@@ -51,6 +51,8 @@ _RUN_FILES = (
     "video.mp4",
     "first_frame.png",
     "last_frame.png",
+    "report.html",
+    "report.json",
 )
 _PACKAGES = (
     "vlmrm-fast",

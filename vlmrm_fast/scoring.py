@@ -93,7 +93,7 @@ def run_score(config: ScoreConfig) -> int:
     """
     from rich.console import Console
 
-    out = _make_folder(config.out)
+    out = make_folder(config.out)
     scores = score_frames(config)
     write_csv(out / "scores.csv", scores)
     plot_scores(out / "scores.png", scores)
@@ -368,7 +368,7 @@ def _short(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def _make_folder(out: str) -> Path:
+def make_folder(out: str) -> Path:
     """Return the output folder, created and proven to be writeable before any work.
 
     Raises:

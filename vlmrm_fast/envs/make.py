@@ -39,13 +39,14 @@ def make_vec_env(
         options: `seed` (None: drawn), `num_threads` (0: one a CPU), `render_size` (side or
             (height, width) [pixels]; None: the reward's input size), `supersample` (draw this many
             times as large and average), `renderer` ("auto", "ray" or "gl"), `camera` (None: the
-            task's) and, if `reward` is not given, `device` and `precision` of `VLMReward`.
+            task's), `textures` ("original" or "photographic"; None: the task's) and, if `reward`
+            is not given, `device` and `precision` of `VLMReward`.
 
     Returns:
         The environment, not yet reset.
 
     Raises:
-        UnknownNameError: if the task, the api, the mode or a camera has no such name.
+        UnknownNameError: if the task, the api, the mode, a look or a camera has no such name.
         ArgumentError: if a number is out of range, or the task has no MuJoCo model.
         UnsupportedSceneError: if the task's model holds something that cannot be drawn.
         ModelError: if the model cannot be loaded.
@@ -54,6 +55,7 @@ def make_vec_env(
         error = unknown_name("api", api, ("sb3", "gymnasium"))
         raise error
     task = get_native_task(task) if isinstance(task, str) else task
+    task = task.with_textures(options.pop("textures", None) or task.textures)
     mix = Mix(mode, weight)
     load: dict[str, Any] = {
         name: options.pop(name) for name in ("device", "precision") if name in options

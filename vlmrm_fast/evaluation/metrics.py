@@ -144,6 +144,26 @@ def margin(reward: ArrayLike, label: ArrayLike) -> float:
     return float((low - high) / scaled.std())
 
 
+def top_precision(reward: ArrayLike, label: ArrayLike) -> float:
+    """Return the share of goal states among the best-rewarded: what an optimiser would find.
+
+    The best are as many as half the goal states, rounded up, and all that tie with the last.
+
+    Args:
+        reward: (N,) finite numbers.
+        label: (N,) booleans or 0 and 1, both classes present.
+
+    Returns:
+        The precision, in [0, 1]; a constant reward gives the share of goal states.
+
+    Raises:
+        ArgumentError: as `auc`.
+    """
+    values, goal = _classes(reward, label)
+    least = np.sort(values)[::-1][-(-int(goal.sum()) // 2) - 1]
+    return float(goal[values >= least].mean())
+
+
 def _checked(name: str, series: ArrayLike) -> np.ndarray:
     """Return a (N,) float64 series, N > 0, all finite."""
     values = np.asarray(series)

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from vlmrm_fast.coercion import merge
 from vlmrm_fast.config import CameraConfig, TrainConfig, to_dict
+from vlmrm_fast.envs.dressing import dress
 from vlmrm_fast.errors import ArgumentError, unknown_name
 from vlmrm_fast.sb3.algorithms import default_algorithm, find_algorithm, resolve_hyperparameters
 from vlmrm_fast.tasks import GymTask, Task, get_task
@@ -51,10 +52,20 @@ def resolve(config: TrainConfig) -> TrainConfig:
         steps=steps,
         num_envs=config.num_envs or (task.num_envs if task else _DEFAULT_ENVS),
         episode_length=config.episode_length or (task.horizon if task else None),
+        camera=dataclasses.replace(config.camera, textures=_resolve_textures(config, task)),
         reward=dataclasses.replace(reward, alpha=reward.alpha or 0.0),
         algorithm=_resolve_algorithm(config, task),
         checkpoint=dataclasses.replace(config.checkpoint, checkpoint_interval=interval),
     )
+
+
+def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
+    """Return the look that is drawn; for a task that draws itself, one that it has."""
+    wanted = config.camera.textures or (task.textures if task else "original")
+    if isinstance(task, GymTask) and wanted not in task.looks:
+        error = unknown_name(f"textures of {task.name}", wanted, task.looks)
+        raise error
+    return wanted
 
 
 def _check_camera(camera: CameraConfig, task: GymTask) -> None:
@@ -141,7 +152,10 @@ def build_task(config: TrainConfig, extra_steps: int = 0) -> Task | GymTask:
     if task.success_steps == task.horizon:
         changes["success_steps"] = config.episode_length
     if isinstance(task, GymTask):
-        return dataclasses.replace(task, **changes)
+        return dataclasses.replace(
+            task, textures=config.camera.textures or task.textures, **changes
+        )
+    task = task.with_textures(config.camera.textures or task.textures)
     if config.camera.camera is not None:
         changes["view"] = _camera_name(config.camera.camera)
     elif config.camera.is_free:
@@ -273,13 +287,15 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     if length is not None:
         arguments["max_episode_steps"] = length + extra_steps
     try:
-        return gymnasium.make(config.env, **arguments)
+        env = gymnasium.make(config.env, **arguments)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:
         raise ArgumentError(str(unknown_name("env", config.env, _ids_like(config.env)))) from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, OSError) as error:
         given = f" with {config.env_kwargs}" if config.env_kwargs else ""
         text = f"env must be one that can be made, got {config.env!r}{given}: {error}"
         raise ArgumentError(text) from error
+    dress(env, config.camera.textures or "original")
+    return env
 
 
 def _ids_like(name: str) -> list[str]:

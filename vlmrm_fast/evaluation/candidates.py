@@ -1,0 +1,150 @@
+"""What the prompt lab compares, from the user's words: goals x baselines x strengths, cameras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.prompts import check_alpha, check_prompts
+from vlmrm_fast.rendering import Camera
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TASK_CAMERA = "task"
+_FREE = ("lookat", "distance", "azimuth", "elevation", "track_body")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One reward to try.
+
+    Attributes:
+        goal: the prompt.
+        baseline: the scene without the goal; None where alpha is 0, which needs none.
+        alpha: strength of the goal-baseline regularisation, 0 ... 1.
+        reference: whether it is the task's own prompt.
+    """
+
+    goal: str
+    baseline: str | None
+    alpha: float
+    reference: bool = False
+
+
+def cross(
+    goals: Sequence[str],
+    baselines: Sequence[str],
+    alphas: Sequence[float],
+    reference: tuple[str, str | None] | None,
+) -> list[Candidate]:
+    """Return every combination once, the task's own prompt first.
+
+    Args:
+        goals: the user's goals.
+        baselines: their baselines; may be empty where all alphas are 0.
+        alphas: strengths.
+        reference: the task's own goal and baseline, tried with the same strengths, those above 0
+            only if it has a baseline; None to leave it out.
+
+    Returns:
+        At least one candidate.
+
+    Raises:
+        ArgumentError: there is no goal, a prompt is empty, an alpha is out of range, or above 0
+            where the baseline is missing or says the same as the goal.
+    """
+    found: dict[tuple[str, str | None, float], Candidate] = {}
+
+    def add(goal: str, baseline: str | None, alpha: float, own: bool) -> None:
+        value = check_alpha(alpha, (goal,), check_prompts("baseline", baseline))
+        kept = baseline if value > 0 else None
+        found.setdefault((goal, kept, value), Candidate(goal, kept, value, own))
+
+    for goal in check_prompts("goal", goals) if goals else ():
+        for baseline in check_prompts("baseline", baselines) if baselines else (None,):
+            for alpha in alphas:
+                add(goal, baseline, alpha, reference is not None and goal == reference[0])
+    if reference is not None:
+        own, scene = reference
+        for alpha in alphas:
+            if alpha == 0 or scene is not None:
+                add(own, scene, alpha, True)
+    if not found:
+        raise ArgumentError('goal must be given, got none. Add --goal "what the frames may show".')
+    return sorted(found.values(), key=lambda each: not each.reference)
+
+
+def parse_alphas(texts: Iterable[str], known_baseline: bool) -> tuple[float, ...]:
+    """Return the strengths of "0,0.5" or of several such texts.
+
+    Args:
+        texts: what the user wrote; empty for the default.
+        known_baseline: whether there is a baseline, so that the default may go above 0.
+
+    Returns:
+        Different strengths in the order given.
+
+    Raises:
+        ArgumentError: one is not a number in [0, 1].
+    """
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    if not parts:
+        return ALPHAS if known_baseline else (0.0,)
+    values = []
+    for part in parts:
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1:
+            raise ArgumentError(f"alpha must be a number in [0, 1], got {part!r}.")
+        values.append(value)
+    return tuple(dict.fromkeys(values))
+
+
+def parse_camera(text: str, view: Any = None) -> Any:
+    """Return the camera that a text names, as `Scene.from_model` takes it.
+
+    Args:
+        text: "task" for the task's own, the name or id of a camera in the model, or a free camera
+            as "distance=4,azimuth=90,elevation=-10,lookat=0/0/1,track_body=torso", any of these.
+        view: the task's camera; where it is a free one, its values are kept for what the text
+            does not say.
+
+    Returns:
+        None for the task's own, a name, an id, or a `rendering.Camera`.
+
+    Raises:
+        ArgumentError: a value is not a number, or lookat not three of them.
+        unknown_name: UnknownNameError, a free camera has no such value.
+    """
+    if text.strip() in {"", TASK_CAMERA}:
+        return None
+    if "=" not in text:
+        return _name_or_id(text)
+    values: dict[str, Any] = dict(view) if isinstance(view, Mapping) else {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in _FREE:
+            raise unknown_name("camera value", name, _FREE)
+        values[name] = _name_or_id(value) if name == "track_body" else _numbers(name, value)
+    return Camera(**values)
+
+
+def _name_or_id(text: str) -> str | int:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _numbers(name: str, text: str) -> float | tuple[float, ...]:
+    """Return one finite number, or the three of lookat."""
+    try:
+        numbers = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        numbers = ()
+    count = 3 if name == "lookat" else 1
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        wanted = "three numbers such as 0/0/1" if count == 3 else "a number"
+        raise ArgumentError(f"camera value {name} must be {wanted}, got {text!r}.")
+    return numbers if count == 3 else numbers[0]

@@ -1,0 +1,157 @@
+"""The plots of a report card."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmrm_fast.evaluation.recording import JUDGE, OWN, Policy
+
+if TYPE_CHECKING:
+    from vlmrm_fast.evaluation.card import Card
+
+_VLM, _TRUTH, _JUDGE = "tab:blue", "tab:orange", "tab:green"
+
+
+def plot_curve(card: Card) -> Any:
+    """Plot VLM reward and success over training, and the evaluated checkpoints.
+
+    Args:
+        card: what to show.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    figure = _figure(10, 3.8)
+    left = figure.subplots()
+    left.set(xlabel="environment steps", ylabel="VLM reward (mean)")
+    left.yaxis.label.set_color(_VLM)
+    points = [(r["step"], r["vlm_reward_mean"]) for r in card.curve if "vlm_reward_mean" in r]
+    if points:
+        left.plot(*zip(*points, strict=True), color=_VLM)
+    right = left.twinx()
+    known = all(policy["success"] is not None for policy in card.report["policies"])
+    column = "success_rate" if known else "ground_truth_return"
+    points = [(r["step"], r[column]) for r in card.curve if column in r]
+    if points:
+        right.plot(*zip(*points, strict=True), color=_TRUTH, linewidth=0.8, alpha=0.6)
+    for row in card.report["policies"]:
+        if row["step"] is not None:
+            share = row["success" if known else "ground_truth_return"]
+            _dot(right, row["step"], share)
+    right.set_ylabel("success rate" if known else "ground-truth return")
+    if known:
+        right.set_ylim(-0.03, 1.03)
+    right.yaxis.label.set_color(_TRUTH)
+    return figure
+
+
+def plot_rewards(card: Card) -> Any:
+    """Plot how rewards are spread over goal states and others.
+
+    Args:
+        card: what to show.
+
+    Returns:
+        A matplotlib `Figure`: the newest policy on the left, all policies on the right.
+    """
+    every = [*card.policies, *([card.random] if card.random else [])]
+    figure = _figure(10, 3.2)
+    for axes, policies, title in zip(
+        figure.subplots(1, 2, sharex=True),
+        ([card.newest], every),
+        (f"{card.newest.name}", f"all {len(every)} policies"),
+        strict=True,
+    ):
+        _spread(axes, policies)
+        axes.set(title=title, xlabel="VLM reward of a state", ylabel="states")
+    return figure
+
+
+def plot_episode(card: Card) -> Any:
+    """Plot rewards over the steps of an episode: median and middle half of all episodes.
+
+    Args:
+        card: what to show.
+
+    Returns:
+        A matplotlib `Figure`.
+    """
+    record = card.newest.record
+    figure = _figure(10, 3.2)
+    axes = figure.subplots()
+    steps = np.unique(record.step)
+    for name, color in ((OWN, _VLM), (JUDGE, _JUDGE)):
+        if name in record.scores:
+            values = [record.scores[name][record.step == step] for step in steps]
+            low, middle, high = np.array([np.quantile(v, (0.25, 0.5, 0.75)) for v in values]).T
+            axes.plot(steps, middle, color=color, label="VLM" if name == OWN else "judge")
+            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.set(xlabel="step of the episode", ylabel="reward")
+    other = axes.twinx()
+    truth = [record.label[record.step == step].mean() for step in steps]
+    other.plot(steps, truth, color=_TRUTH, linewidth=0.8)
+    known = record.success is not None
+    other.set_ylabel("share of goal states" if known else "ground-truth reward")
+    other.yaxis.label.set_color(_TRUTH)
+    if known:
+        other.set_ylim(-0.03, 1.03)
+    axes.legend(loc="lower right", fontsize="small")
+    return figure
+
+
+def plot_policies(card: Card) -> Any:
+    """Plot ground-truth returns over VLM returns, one dot a policy.
+
+    Args:
+        card: what to show.
+
+    Returns:
+        A matplotlib `Figure`; with a judge, its returns in a second plot.
+    """
+    rows = card.report["policies"]
+    names = [name for name in (OWN, JUDGE) if name in rows[0]["returns"]]
+    figure = _figure(5 * len(names), 3.8)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        color = _VLM if name == OWN else _JUDGE
+        for row in rows:
+            own, truth = row["returns"][name], row["ground_truth_return"]
+            marker = "x" if row["step"] is None else "o"
+            axes.plot(own["mean"], truth["mean"], marker, color=color)
+            label = "random" if row["step"] is None else f"{row['step'] / 1000:g}k"
+            axes.annotate(
+                label, (own["mean"], truth["mean"]), textcoords="offset points", xytext=(4, 4)
+            )
+        whose = "VLM" if name == OWN else "judge's"
+        axes.set(xlabel=f"{whose} return of an episode", ylabel="ground-truth return")
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _dot(axes: Any, step: int, share: Any) -> None:
+    """Draw an estimate with its interval."""
+    low = share["mean"] if share["low"] is None else share["low"]
+    high = share["mean"] if share["high"] is None else share["high"]
+    # At 0 and at 1 an end of the interval is the estimate itself, up to rounding.
+    spread = np.maximum([[share["mean"] - low], [high - share["mean"]]], 0)
+    look = {"fmt": "o", "color": _TRUTH, "capsize": 3, "clip_on": False}
+    axes.errorbar([step], [share["mean"]], yerr=spread, **look)
+
+
+def _spread(axes: Any, policies: list[Policy]) -> None:
+    """Draw histograms of rewards by class."""
+    own = np.concatenate([policy.record.scores[OWN] for policy in policies])
+    edges = np.histogram_bin_edges(own, 40)
+    if any(policy.record.success is None for policy in policies):
+        axes.hist(own, edges, color=_VLM)
+        return
+    success = np.concatenate([np.asarray(policy.record.success) for policy in policies])
+    for kind, color, label in ((True, _TRUTH, "goal states"), (False, "0.5", "other states")):
+        axes.hist(own[success == kind], edges, color=color, alpha=0.6, label=label)
+    axes.legend(fontsize="small")

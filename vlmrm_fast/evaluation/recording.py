@@ -1,0 +1,259 @@
+"""What a policy's evaluation episodes showed: every reward of every state, and telling frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlmrm_fast.evaluate import Evaluation
+
+OWN, JUDGE = "own", "judge"
+# Frames that wait for the judge: enough for a GPU's batch, 14 MB at 96 x 96.
+_JUDGE_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame worth looking at.
+
+    Attributes:
+        frame: (H, W, 3) uint8.
+        reward: its VLM reward.
+        episode: number of its episode.
+        step: its step in the episode, from 1.
+        success: whether it shows a goal state; None where that is not known.
+    """
+
+    frame: np.ndarray
+    reward: float
+    episode: int
+    step: int
+    success: bool | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """All M states of E episodes, episode by episode, in the order of the steps.
+
+    States in which the physics broke down are left out.
+
+    Attributes:
+        episode: (M,) int64, 0 ... E - 1: equal numbers mean equal start states for every policy of
+            a run.
+        step: (M,) int64, from 1.
+        scores: (M,) float64 by name: "own", perhaps "judge", and each further goal.
+        truth: (M,) float64, the environment's own reward.
+        success: (M,) bool, whether the state is a goal state; None where that is not known.
+        highest: the highest-scored frame of each episode.
+        lowest: the lowest-scored frame of each episode.
+        wrong: the highest-scored frame of each episode that shows no goal state.
+        missed: the lowest-scored frame of each episode that shows a goal state.
+    """
+
+    episode: np.ndarray
+    step: np.ndarray
+    scores: dict[str, np.ndarray]
+    truth: np.ndarray
+    success: np.ndarray | None
+    highest: tuple[Moment, ...]
+    lowest: tuple[Moment, ...]
+    wrong: tuple[Moment, ...]
+    missed: tuple[Moment, ...]
+
+    @property
+    def label(self) -> np.ndarray:
+        """What rewards are compared with: goal state or not, else the environment's own reward."""
+        return self.truth if self.success is None else self.success.astype(np.float64)
+
+    def returns(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of each episode.
+
+        Args:
+            values: (M,) numbers, one a state.
+
+        Returns:
+            (E,) float64.
+        """
+        return np.bincount(self.episode, weights=values)
+
+    def episodes(self) -> list[slice]:
+        """Return the rows of each episode."""
+        ends = np.flatnonzero(np.diff(self.episode, append=-1)) + 1
+        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One policy's evaluation.
+
+    Attributes:
+        name: "step 60000", or what else it is.
+        step: environment steps that it was trained for; None for one that was not trained.
+        evaluation: its episodes.
+        record: its states.
+    """
+
+    name: str
+    step: int | None
+    evaluation: Evaluation
+    record: Record
+
+
+class SeveralGoals:
+    """A reward that scores further goals by the way: each frame is still encoded once.
+
+    Stands in for the run's reward where environments take one.
+
+    Attributes:
+        names: the further goals.
+        newest: (B, number of further goals) float32, of the frames that were scored last.
+    """
+
+    def __init__(self, reward: Any, goals: Sequence[str]) -> None:
+        """Embed the goals, with baseline and strength of the run.
+
+        Args:
+            reward: the run's `VLMReward`.
+            goals: further goals, one prompt each.
+        """
+        self.names = tuple(goals)
+        self.newest = np.zeros((0, len(goals)), np.float32)
+        self._reward = reward
+        every = [reward.goal, *([goal] for goal in goals)]
+        baselines = [reward.baseline or None] * len(every)
+        self.prompts = reward.prompt_set(every, baselines, reward.alpha)
+
+    @property
+    def image_size(self) -> int:
+        """As the reward's own [pixels]."""
+        return self._reward.image_size
+
+    def score(self, frames: np.ndarray) -> np.ndarray:
+        """Return the run's own rewards, and keep those of the further goals.
+
+        Args:
+            frames: (B, H, W, 3) uint8.
+
+        Returns:
+            (B,) float32.
+        """
+        many = self._reward.score_many(frames, self.prompts)
+        self.newest = many[:, 1:]
+        return many[:, 0].copy()
+
+    def describe(self) -> dict[str, Any]:
+        """As the reward's own.
+
+        Returns:
+            Model, weights, prompts.
+        """
+        return self._reward.describe()
+
+
+class Recorder:
+    """Watches an evaluation, state by state. Use a new one for every policy."""
+
+    def __init__(self, judge: Any = None, goals: SeveralGoals | None = None) -> None:
+        """Prepare.
+
+        Args:
+            judge: a second reward that scores the frames too, or None.
+            goals: the reward in use, where it scores further goals.
+        """
+        self._judge, self._goals = judge, goals
+        self._waiting: list[np.ndarray] = []
+        self._judged: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._more: list[np.ndarray] = []
+        self._knows_success = True
+        self._steps = self._serials = np.zeros(0, np.int64)
+        self._moments: dict[str, dict[tuple[int, int], Moment]] = {
+            name: {} for name in ("highest", "lowest", "wrong", "missed")
+        }
+
+    def __call__(self, env: Any, infos: Any, counted: np.ndarray, ended: np.ndarray) -> None:
+        """Take one step of an evaluation; see `evaluate.Watch`.
+
+        Args:
+            env: the VecEnv, after the step.
+            infos: its N infos.
+            counted: (N,) bool, which worlds' steps count.
+            ended: (N,) bool, which of these ended an episode.
+        """
+        if not len(self._steps):
+            self._steps, self._serials = np.zeros((2, len(infos)), np.int64)
+        self._steps += 1
+        kept = np.array([i for i in np.flatnonzero(counted) if not infos[i].get("diverged")], int)
+        frames = env.last_frames
+        for i in kept:
+            self._add(int(i), infos[i], frames[i])
+        if self._goals is not None:
+            self._more.append(self._goals.newest[kept].astype(np.float64))
+        if self._judge is not None and len(kept):
+            self._waiting.append(frames[kept])
+            if sum(map(len, self._waiting)) >= _JUDGE_BATCH:
+                self._ask_judge()
+        self._serials[ended] += 1
+        self._steps[ended] = 0
+
+    def record(self) -> Record:
+        """Return what was seen."""
+        self._ask_judge()
+        rows = np.array(self._rows, np.float64).reshape(-1, 6)
+        # World by world: the order of `Evaluation.episodes`, whatever the episodes' lengths.
+        order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
+        rows = rows[order]
+        keys, episode = np.unique(rows[:, :2], axis=0, return_inverse=True)
+        scores = {OWN: rows[:, 3]}
+        if self._judge is not None:
+            scores[JUDGE] = np.concatenate([*self._judged, np.zeros(0)])[order]
+        if self._goals is not None:
+            more = np.concatenate([*self._more, np.zeros((0, len(self._goals.names)))])[order]
+            scores |= {name: more[:, column] for column, name in enumerate(self._goals.names)}
+        number = {tuple(key): index for index, key in enumerate(keys.astype(int).tolist())}
+        return Record(
+            episode=episode.reshape(-1),
+            step=rows[:, 2].astype(np.int64),
+            scores=scores,
+            truth=rows[:, 4],
+            success=rows[:, 5] == 1 if self._knows_success else None,
+            **{name: self._telling(name, number) for name in self._moments},
+        )
+
+    def _add(self, world: int, info: dict[str, Any], frame: np.ndarray) -> None:
+        """Keep the numbers of one state, and its frame where it stands out."""
+        success = info.get("success")
+        self._knows_success &= success is not None
+        place = (world, int(self._serials[world]))
+        step, reward = int(self._steps[world]), float(info["vlm_reward"])
+        truth = float(info.get("env_reward", 0.0))
+        self._rows.append(np.array([*place, step, reward, truth, float(bool(success))]))
+        for name, sign, wanted in (
+            ("highest", 1, True),
+            ("lowest", -1, True),
+            ("wrong", 1, success is not None and not success),
+            ("missed", -1, success is not None and bool(success)),
+        ):
+            best = self._moments[name].get(place)
+            if wanted and (best is None or sign * reward > sign * best.reward):
+                known = None if success is None else bool(success)
+                self._moments[name][place] = Moment(frame.copy(), reward, 0, step, known)
+
+    def _ask_judge(self) -> None:
+        """Score the frames that wait."""
+        if self._waiting:
+            frames = np.concatenate(self._waiting)
+            self._judged.append(np.asarray(self._judge.score(frames), np.float64))
+            self._waiting = []
+
+    def _telling(self, name: str, number: dict[tuple[int, ...], int]) -> tuple[Moment, ...]:
+        """Return the frames of one kind, the most telling first, with their episodes' numbers."""
+        sign = -1 if name in {"highest", "wrong"} else 1
+        found = [
+            Moment(m.frame, m.reward, number[place], m.step, m.success)
+            for place, m in self._moments[name].items()
+        ]
+        return tuple(sorted(found, key=lambda moment: sign * moment.reward))
