@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmrm_fast import __version__
+from vlmrm_fast import __version__, cli
 from vlmrm_fast.cli import main
 from vlmrm_fast.cli_train import parse_train
 from vlmrm_fast.config import RewardConfig, TrainConfig, to_yaml
@@ -96,7 +96,7 @@ def test_a_resume_takes_the_runs_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "command must be one of doctor, eval, fidelity, pretrain, score, tasks, train"),
+        (["trian"], f"command must be one of {', '.join(sorted(cli._COMMANDS))}, got"),
         (["train"], "TARGET must be a task, a YAML file or a sentence, got none."),
         (["train", "cartpole-uprigth"], "Did you mean 'cartpole-upright'?"),
         (["train", "a robot kneeling"], "--env Humanoid-v5"),
@@ -155,7 +155,6 @@ def test_every_command_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_interrupt_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vlmrm_fast import cli
 
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
