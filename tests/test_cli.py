@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vlmrm_fast import __version__, cli
-from vlmrm_fast.cli import main
+from vlmrm_fast import __version__
+from vlmrm_fast.cli import _COMMANDS, main
 from vlmrm_fast.cli_train import parse_train
 from vlmrm_fast.config import RewardConfig, TrainConfig, to_yaml
 from vlmrm_fast.errors import ArgumentError, CheckpointError
@@ -96,13 +96,14 @@ def test_a_resume_takes_the_runs_configuration(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], f"command must be one of {', '.join(sorted(cli._COMMANDS))}, got"),
+        (["trian"], f"command must be one of {', '.join(sorted(_COMMANDS))}, got 'trian'. Did you"),
         (["train"], "TARGET must be a task, a YAML file or a sentence, got none."),
         (["train", "cartpole-uprigth"], "Did you mean 'cartpole-upright'?"),
         (["train", "a robot kneeling"], "--env Humanoid-v5"),
         (["train", "missing.yaml"], "config must be a readable YAML file"),
         (["train", "--resume", "missing"], "run must be a run folder"),
         (["eval", "missing"], "run must be a run folder"),
+        (["compare", "missing"], "run must be a run folder"),
         (["tasks", "x"], "tasks must have no arguments, got 'x'."),
     ],
 )
@@ -145,7 +146,7 @@ def test_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_command_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "eval", "tasks", "doctor"):
+    for command in ("train", "eval", "compare", "tasks", "doctor"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code in {0, None}
@@ -155,6 +156,7 @@ def test_every_command_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_interrupt_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from vlmrm_fast import cli
 
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
