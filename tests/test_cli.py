@@ -13,6 +13,7 @@ from vlmrm_fast.cli import _COMMANDS, main
 from vlmrm_fast.cli_train import parse_train
 from vlmrm_fast.config import RewardConfig, TrainConfig, to_yaml
 from vlmrm_fast.errors import ArgumentError, CheckpointError
+from vlmrm_fast.tasks import task_names
 
 
 def loaded_by(code: str) -> set[str]:
@@ -140,8 +141,8 @@ def test_bad_flags_exit_with_2_and_say_why(
 def test_tasks_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
     text = capsys.readouterr().out
-    assert "cartpole-upright" in text
-    assert "humanoid-kneeling" in text
+    for name in task_names():
+        assert f" {name} " in text
 
 
 def test_every_command_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
