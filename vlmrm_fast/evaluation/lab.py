@@ -28,6 +28,9 @@ from vlmrm_fast.scoring import make_folder
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
 
+# Options that say what is drawn.
+_DRAWING = ("camera", "textures", "states")
+
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
@@ -48,6 +51,7 @@ class LabConfig:
             folder or "hf-hub:ORG/NAME".
         camera: cameras to try: "task", the name or id of one in the task's model, or a free one
             as "distance=4,azimuth=90,elevation=-10,lookat=0/0/1,track_body=torso".
+        textures: look of the task, "original" or "photographic"; the task's own if none is given.
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
@@ -65,6 +69,7 @@ class LabConfig:
     alpha: Words = ()
     model: Words = ()
     camera: Words = ()
+    textures: str | None = None
     reference: bool = True
     num_states: int = 1000
     states: str | None = None
@@ -184,8 +189,8 @@ def make_plan(config: LabConfig) -> Plan:
     subject: Subject
     reference, task = None, None
     if config.source.endswith(".npz"):
-        if config.camera or config.states:
-            given = "camera" if config.camera else "states"
+        given = next((name for name in _DRAWING if getattr(config, name)), None)
+        if given is not None:
             raise ArgumentError(f"{given} must be left out where frames are given, got one.")
     else:
         from vlmrm_fast.tasks import get_task
@@ -196,7 +201,7 @@ def make_plan(config: LabConfig) -> Plan:
     alphas = parse_alphas(_flat(config.alpha), bool(baselines))
     candidates = cross(goals, baselines, alphas, reference)
     texts = _flat(config.camera) or [TASK_CAMERA]
-    cameras = {text: parse_camera(text, task.view if task else None) for text in texts}
+    cameras = {text: parse_camera(text, getattr(task, "view", None)) for text in texts}
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
@@ -207,8 +212,9 @@ def make_plan(config: LabConfig) -> Plan:
 
 def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> TaskSubject:
     """Return the posed states, each camera tried on one of them."""
-    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
+    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set, textured
 
+    task = textured(task, config.textures)
     states = make_state_set(
         task, config.num_states, config.seed, trajectory=_load_states(config.states)
     )
