@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.pretrain import PretrainConfig, captions, concepts, data, pretrain
+from vlmrm_fast.pretrain import PretrainConfig, captions, concepts, data, fit, flat, pretrain
 from vlmrm_fast.pretrain.evaluate import auc, spearman
 from vlmrm_fast.pretrain.fit import pair_loss
 from vlmrm_fast.pretrain.looks import vary_looks
@@ -125,6 +125,7 @@ def test_left_and_right_swap_when_seen_from_behind():
 def test_drawn_captions_are_true_of_their_state(humanoid, seed):
     rng = np.random.default_rng(seed)
     rows = [cartpole_row(rng.uniform(-3, 3), rng.uniform(-1, 1), rng.uniform(2, 8))]
+    rows += list(concepts.mountaincar_degrees(rng.uniform(-1.2, 0.6, 3)))
     rows += list(degrees_of(humanoid, poses.draw_pose_names(1, rng)[0], 3, seed)[0])
     for row in rows:
         for _ in range(20):
@@ -150,10 +151,44 @@ def test_prompts_of_the_paper_are_drawn_verbatim():
     assert set(captions.PAPER_PROMPTS) <= drawn
 
 
-def test_cars_are_true_of_no_picture():
+def test_what_shows_nothing_makes_no_caption_true():
     rows = np.stack([cartpole_row(0.0), cartpole_row(2.0)])
-    caption = captions.Caption("a car in the mountain", ("nothing",))
+    caption = captions.Caption("a dog on a sofa", ("nothing",))
     assert captions.truth([caption], rows).max() < 1e-6
+    # A picture that the cart has left is no error: captions are drawn at random for it.
+    drawn = captions.describe(
+        np.zeros(len(concepts.CONCEPTS), np.float32), np.random.default_rng(0)
+    )
+    assert drawn.text
+
+
+def paper_truth(text, rows):
+    return captions.truth([captions.Caption(text, captions.PAPER_PROMPTS[text])], rows)[:, 0]
+
+
+def test_car_at_the_flag_grows_truer_from_the_valley_up():
+    places = np.linspace(-0.5, 0.45, 40)
+    goal = "a car at the peak of the mountain, next to the yellow flag"
+    truth = paper_truth(goal, concepts.mountaincar_degrees(places))
+    assert (np.diff(truth) > 0).all()
+    assert truth[-1] > 0.95 > 0.5 > truth[places < 0.25].max()
+    # So does it towards the left, from where the car gathers speed.
+    left = paper_truth(goal, concepts.mountaincar_degrees(np.array([-0.5, -1.2])))
+    assert left[1] > left[0]
+
+
+def test_each_scene_is_true_of_its_own_pictures_only():
+    car, pole = concepts.mountaincar_degrees(np.array([0.5])), cartpole_row(0.0)[None]
+    for text, yes, no in (("a car in the mountain", car, pole), ("pole and cart", pole, car)):
+        assert paper_truth(text, yes)[0] == 1.0
+        assert paper_truth(text, no)[0] < 1e-6
+
+
+def test_concepts_keep_their_places():
+    # Degrees of older data sets have 51 columns and still mean the same.
+    assert concepts.CONCEPTS[50] == "nothing"
+    assert concepts.CONCEPTS[0] == "cartpole"
+    assert all("car_" in name or name == "mountaincar" for name in concepts.CONCEPTS[51:])
 
 
 def test_looks_change_but_shapes_and_the_original_do_not(humanoid):
@@ -179,6 +214,66 @@ def test_blocks_repeat_from_their_seed(scene):
     assert (first.images != other.images).any()
     assert np.isfinite(first.degrees).all()
     assert first.images.std(axis=(1, 2, 3)).min() > 2
+
+
+@pytest.mark.parametrize(("scene", "look"), list(flat.FLAT_SHARES))
+def test_flat_blocks_repeat_from_their_seed(scene, look):
+    pytest.importorskip("pygame")
+    spec = data.BlockSpec(scene, look)
+    first = flat.draw_flat_block(spec, 32, np.random.default_rng(5))
+    again = flat.draw_flat_block(spec, 32, np.random.default_rng(5))
+    other = flat.draw_flat_block(spec, 32, np.random.default_rng(6))
+    assert first.images.shape == (data.FRAMES_PER_BLOCK, 32, 32, 3)
+    np.testing.assert_array_equal(first.images, again.images)
+    np.testing.assert_array_equal(first.degrees, again.degrees)
+    assert (first.images != other.images).any()
+    assert np.isnan(first.angles).all() == scene.startswith("mountaincar")
+    assert (first.groups == scene).all()
+
+
+def test_flat_cartpoles_lean_the_way_that_their_captions_say():
+    pytest.importorskip("pygame")
+    for look in (True, False):
+        frames = flat.draw_flat_block(
+            data.BlockSpec("gym-cartpole", look), 192, np.random.default_rng(0)
+        )
+        # Against an upright twin at the same place, ink moves to the side that the pole leans to.
+        right = frames.degrees[:, concepts.INDEX["leaning_right"]] > 0.5
+        left = frames.degrees[:, concepts.INDEX["leaning_left"]] > 0.5
+        np.testing.assert_array_equal(right, right & (frames.angles > 0))
+        columns = np.arange(192)[None]
+        plain = np.median(frames.images, axis=0).astype(int)
+        ink = (np.abs(frames.images - plain).sum(3) > 60)[:, :140].sum(1)
+        centre = (ink * columns).sum(1) / np.maximum(ink.sum(1), 1)
+        cart = 96 * (1 + frames.offsets / flat.POSITION_BOUND)
+        seen = np.abs(frames.offsets) < 0.8 * flat.POSITION_BOUND
+        assert (centre > cart)[right & seen].all()
+        assert (centre < cart)[left & seen].all()
+
+
+def test_batches_without_flat_frames_are_as_ever():
+    rng = np.random.default_rng(0)
+    angles = np.where(np.arange(40) % 2, np.nan, 0.1).astype(np.float32)
+    degrees = np.stack([cartpole_row(0.1)] * 40)
+    groups = np.array(["cartpole"] * 40)
+    images = rng.integers(0, 255, (40, 2, 2, 3), dtype=np.uint8)
+    frames = data.Frames(images, degrees, groups, angles, angles)
+    cars = data.Frames(
+        np.zeros((4, 2, 2, 3), np.uint8),
+        concepts.mountaincar_degrees(np.zeros(4)),
+        np.array(["mountaincar"] * 4),
+        np.full(4, np.nan, np.float32),
+        np.zeros(4, np.float32),
+    )
+
+    def batch(some, **settings):
+        config = PretrainConfig(batch_size=20, random_captions=0, **settings)
+        return fit._Batches(some, lambda texts: torch.zeros(1, 4), config).draw()[0]
+
+    plain = batch(frames)
+    assert torch.equal(plain, batch(data.join([frames, cars]), flat_share=0.0))
+    mixed = batch(data.join([frames, cars]), flat_share=0.5)
+    assert (mixed.amax((1, 2, 3)) == 0).sum() == 10
 
 
 def test_frames_drawn_large_resemble_frames_drawn_small():
@@ -223,6 +318,7 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
         out=str(tmp_path / "model"),
         data=str(tmp_path / "frames"),
         frames=192,
+        flat_frames=48,
         steps=24,
         batch_size=32,
         random_captions=16,
@@ -234,6 +330,7 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
     written = json.loads((tmp_path / "model" / "evaluation.json").read_text())
     assert written == json.loads(json.dumps(result))
     assert set(written["held_out"]["cartpole"]) == {"task", "varied"}
+    assert set(written["held_out"]["CartPole-v1"]) == {"own", "varied"}
     reward = VLMReward(str(tmp_path / "model"), goal="pole upright")
     assert reward.score(np.zeros((3, 96, 96, 3), np.uint8)).shape == (3,)
     assert any(line.startswith("step 24/24") for line in lines)
@@ -245,6 +342,8 @@ def test_tiny_run_lowers_the_loss_and_writes_a_folder_that_loads(tmp_path):
         ({"frames": 0}, "frames must be at least 1, got 0."),
         ({"steps": -1}, "steps must be at least 1, got -1."),
         ({"eval_frames": -1}, "eval_frames must be at least 0, got -1."),
+        ({"flat_frames": -1}, "flat_frames must be at least 0, got -1."),
+        ({"flat_share": 1.0}, "flat_share must be in [0, 1), got 1.0."),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0."),
         ({"robot_share": 1.0}, "robot_share must be in (0, 1), got 1.0."),
         ({"init": "none"}, "init must be a folder with open_clip_model.safetensors, got 'none'."),

@@ -76,7 +76,7 @@ def test_tasks_that_draw_themselves_keep_their_pictures():
     env.close()
     with pytest.raises(ArgumentError, match="camera must be left out for 'cartpole', which draws"):
         draw_states(task, states, 16, "side")
-    with pytest.raises(UnknownNameError, match="textures must be one of original, got 'photogra"):
+    with pytest.raises(UnknownNameError, match="textures of cartpole must be one of orig"):
         draw_states(task, states, 16, textures="photographic")
     with pytest.raises(ArgumentError, match=r"states must be \(N, 4\) numbers"):
         draw_states(task, states[:, :2], 16)

@@ -19,7 +19,11 @@ commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
+  compare RUN RUN ...
+              learning curves and results of runs, seeds of one configuration together
   score       score frames, a video or a task's states against prompts
+  relabel SOURCE
+              rewards for stored trajectories: Minari, LeRobot, videos, states, frames
   lab TASK --goal "..." ...
               judge prompts, strengths, models and cameras before training: go or no go
   fidelity TASK
@@ -41,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 where fidelity misses its gates, 2 for bad input, 130 or
-        143 after a signal, 141 where the output was closed.
+        The exit code: 0 for success, 1 where fidelity misses its gates or relabel skipped broken
+        episodes, 2 for bad input, 130 or 143 after a signal, 141 where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -99,11 +103,25 @@ def _eval(arguments: list[str]) -> int:
     return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
+def _compare(arguments: list[str]) -> int:
+    """Compare runs."""
+    from vlmrm_fast.evaluation.compare import CompareConfig, run_compare
+
+    return run_compare(_parse(CompareConfig, arguments, "compare"))
+
+
 def _score(arguments: list[str]) -> int:
     """Score frames."""
     from vlmrm_fast.scoring import ScoreConfig, run_score
 
     return run_score(_parse(ScoreConfig, arguments, "score"))
+
+
+def _relabel(arguments: list[str]) -> int:
+    """Score stored trajectories."""
+    from vlmrm_fast.relabel import RelabelConfig, run_relabel
+
+    return run_relabel(_parse(RelabelConfig, arguments, "relabel"))
 
 
 def _lab(arguments: list[str]) -> int:
@@ -170,7 +188,9 @@ def _show(table: Any) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "score": _score,
+    "relabel": _relabel,
     "lab": _lab,
     "fidelity": _fidelity,
     "tasks": _tasks,

@@ -121,7 +121,7 @@ def _gym_artist(
     from vlmrm_fast.envs.capture import mujoco_parts, render_camera
     from vlmrm_fast.errors import UnsupportedSceneError
     from vlmrm_fast.rendering import Camera, Renderer, Scene
-    from vlmrm_fast.sb3.building import gym_camera
+    from vlmrm_fast.sb3.views import gym_camera
 
     parts = mujoco_parts(env)
 

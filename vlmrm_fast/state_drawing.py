@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vlmrm_fast._poses import Poses
-from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.simulation import Simulation
 from vlmrm_fast.tasks import GymTask, Task
-
-AnyTask = TypeVar("AnyTask", Task, GymTask)
-
-
-def textured(task: AnyTask, textures: str | None) -> AnyTask:
-    """Return a task in another look.
-
-    Args:
-        task: a task of the registry.
-        textures: "original", "photographic" where the task has it, or None for its own.
-
-    Returns:
-        The task itself or a copy.
-
-    Raises:
-        unknown_name: UnknownNameError, the task has no such look.
-    """
-    if textures is None:
-        return task
-    if isinstance(task, Task):
-        return task.with_textures(textures)
-    if textures not in task.looks:
-        raise unknown_name("textures", textures, task.looks)
-    return dataclasses.replace(task, textures=textures)
 
 
 def draw_states(
@@ -61,7 +36,7 @@ def draw_states(
         size: side or (height, width) of the frames [pixels]. A task that draws itself keeps its
             own.
         camera: as `Scene.from_model` takes it; None for the task's.
-        textures: as `textured` takes them.
+        textures: the look, as `with_textures` of the task takes it; None for the task's own.
         chunk: frames drawn at once, at least 1.
         num_threads: that draw, 0 for one a CPU.
 
@@ -75,13 +50,13 @@ def draw_states(
     """
     if chunk < 1:
         raise ArgumentError(f"chunk must be at least 1, got {chunk}.")
+    task = task.with_textures(task.textures if textures is None else textures)
     if isinstance(task, Task):
-        task = textured(task, textures)
         return _draw_native(task, states, size, camera, chunk, num_threads)
     if camera is not None:
         raise ArgumentError(f"camera must be left out for {task.name!r}, which draws itself.")
     checked = check_states(states, len(task.state_names))
-    return _draw_gym(task, textured(task, textures).make(), checked, chunk)
+    return _draw_gym(task, task.make(), checked, chunk)
 
 
 def check_states(states: ArrayLike, width: int | None = None) -> np.ndarray:

@@ -28,9 +28,6 @@ from vlmrm_fast.scoring import make_folder
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
 
-# Options that say what is drawn.
-_DRAWING = ("camera", "textures", "states")
-
 Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
@@ -51,7 +48,7 @@ class LabConfig:
             folder or "hf-hub:ORG/NAME".
         camera: cameras to try: "task", the name or id of one in the task's model, or a free one
             as "distance=4,azimuth=90,elevation=-10,lookat=0/0/1,track_body=torso".
-        textures: look of the task, "original" or "photographic"; the task's own if none is given.
+        textures: look of the task's scene: original or photographic; None: the task's.
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
@@ -187,15 +184,17 @@ def make_plan(config: LabConfig) -> Plan:
     models = tuple(dict.fromkeys(_split(config.model))) or ("builtin",)
     goals, baselines = _flat(config.goal), _flat(config.baseline)
     subject: Subject
-    reference, task = None, None
+    reference = None
+    task: Any = None
     if config.source.endswith(".npz"):
-        given = next((name for name in _DRAWING if getattr(config, name)), None)
-        if given is not None:
-            raise ArgumentError(f"{given} must be left out where frames are given, got one.")
+        given = [name for name in ("camera", "states", "textures") if getattr(config, name)]
+        if given:
+            raise ArgumentError(f"{given[0]} must be left out where frames are given, got one.")
     else:
         from vlmrm_fast.tasks import get_task
 
         task = get_task(config.source)
+        task = task.with_textures(config.textures or task.textures)
         baselines = baselines or ([task.baseline] if task.baseline else [])
         reference = (task.goal, task.baseline) if config.reference else None
     alphas = parse_alphas(_flat(config.alpha), bool(baselines))
@@ -212,9 +211,8 @@ def make_plan(config: LabConfig) -> Plan:
 
 def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> TaskSubject:
     """Return the posed states, each camera tried on one of them."""
-    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set, textured
+    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
 
-    task = textured(task, config.textures)
     states = make_state_set(
         task, config.num_states, config.seed, trajectory=_load_states(config.states)
     )

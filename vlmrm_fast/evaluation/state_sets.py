@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.simulation import Simulation
-from vlmrm_fast.state_drawing import check_states, draw_states, textured
+from vlmrm_fast.state_drawing import check_states, draw_states
 from vlmrm_fast.tasks import GymTask, PosedStates, Task, fields_from_states
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "join_sets",
     "label_states",
     "make_state_set",
-    "textured",
 ]
 
 # By origin; whether a state shows the goal is what the ground truth says of it, not its group.

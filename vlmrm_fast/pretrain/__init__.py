@@ -1,4 +1,4 @@
-"""Training the built-in model: a small CLIP of simulated cart-poles and humanoid robots."""
+"""Training the built-in model: a small CLIP of cart-poles, humanoid robots and mountain cars."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class PretrainConfig:
     Attributes:
         out: folder for open_clip_config.json, open_clip_model.safetensors and evaluation.json.
         architecture: an open_clip_config.json; its image size is the size of the frames.
-        frames: number of frames to draw, rounded up to whole blocks.
+        frames: number of MuJoCo frames to draw, rounded up to whole blocks.
+        flat_frames: number of frames of CartPole-v1 and MountainCarContinuous-v0, likewise.
         steps: optimiser steps.
         batch_size: frames a step; each brings one caption.
         random_captions: further captions a step, drawn without a frame.
-        robot_share: share of robots among the frames of a step, in (0, 1).
+        robot_share: share of robots among the MuJoCo frames of a step, in (0, 1).
+        flat_share: share of flat frames among all frames of a step, in [0, 1), where there are any.
         init: folder of a model to start from; None starts from random weights.
         learning_rate: the greatest of a one-cycle schedule.
         weight_decay: of AdamW, on matrices only.
@@ -36,10 +38,12 @@ class PretrainConfig:
     out: str = "pretrained"
     architecture: str = str(BUILTIN_FOLDER / "open_clip_config.json")
     frames: int = 100_000
+    flat_frames: int = 20_000
     steps: int = 1_500
     batch_size: int = 128
     random_captions: int = 64
     robot_share: float = 0.5
+    flat_share: float = 0.3
     init: str | None = None
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -57,11 +61,13 @@ class PretrainConfig:
         for name in ("frames", "steps", "batch_size", "workers"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("random_captions", "eval_frames", "weight_decay", "seed"):
+        for name in ("flat_frames", "random_captions", "eval_frames", "weight_decay", "seed"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"{name} must be at least 0, got {getattr(self, name)}.")
         if not 0 < self.robot_share < 1:
             raise ArgumentError(f"robot_share must be in (0, 1), got {self.robot_share}.")
+        if not 0 <= self.flat_share < 1:
+            raise ArgumentError(f"flat_share must be in [0, 1), got {self.flat_share}.")
         if not self.learning_rate > 0:
             raise ArgumentError(f"learning_rate must be positive, got {self.learning_rate}.")
         if (

@@ -15,12 +15,11 @@ import numpy as np
 from vlmrm_fast.pretrain.concepts import ANGLE_BINS, CONCEPTS, INDEX
 
 # Table 3 of the paper (Rocamonde et al., ICLR 2024), verbatim, with the concepts that each claims.
-# Cars on mountains are in no picture here: those two prompts are true of nothing.
 PAPER_PROMPTS: dict[str, tuple[str, ...]] = {
     "pole vertically upright on top of the cart": ("upright",),
     "pole and cart": ("cartpole",),
-    "a car at the peak of the mountain, next to the yellow flag": ("nothing",),
-    "a car in the mountain": ("nothing",),
+    "a car at the peak of the mountain, next to the yellow flag": ("car_high", "car_flag"),
+    "a car in the mountain": ("mountaincar",),
     "a humanoid robot kneeling": ("kneeling",),
     "a humanoid robot seated down, meditating in the lotus position": ("lotus",),
     "a humanoid robot standing up": ("standing",),
@@ -159,6 +158,52 @@ DISTANCES: dict[str, tuple[str, ...]] = {
     "near": ("close to the camera", "up close"),
     "far": ("far away", "seen from far"),
 }
+CARS = ("a car", "the car", "a small car", "a vehicle")
+CAR_SCENES = (
+    "a car in the mountain",
+    "a car in the mountains",
+    "a car on a mountain",
+    "a car on a hill",
+    "a mountain car",
+    "a car and a mountain",
+    "a car and a yellow flag",
+)
+CAR_PREDICATES: dict[str, tuple[str, ...]] = {
+    "car_high": (
+        "at the peak of the mountain",
+        "at the top of the mountain",
+        "on top of the hill",
+        "at the summit",
+        "high up on the mountain",
+    ),
+    "car_flag": (
+        "next to the yellow flag",
+        "at the yellow flag",
+        "at the flag",
+        "beside the flag",
+        "that has reached the flag",
+    ),
+    "car_below_flag": (
+        "just below the flag",
+        "below the peak of the mountain",
+        "almost at the flag",
+        "almost at the top",
+    ),
+    "car_valley": (
+        "in the valley",
+        "at the bottom of the valley",
+        "between two mountains",
+        "at the lowest point",
+        "down in the valley",
+    ),
+    "car_left": ("on the left mountain", "on the left slope", "on the hill on the left"),
+    "car_right": (
+        "on the right slope",
+        "climbing the right slope",
+        "driving up to the flag",
+        "halfway up the mountain",
+    ),
+}
 NOTHING = (
     "a dog on a sofa",
     "a bowl of fruit",
@@ -202,6 +247,8 @@ def truth(captions: Sequence[Caption], degrees: np.ndarray) -> np.ndarray:
 def describe(degrees: np.ndarray, rng: np.random.Generator) -> Caption:
     """Draw a caption that is true of one state (each concept at least one half).
 
+    Of a state that shows nothing, captions are drawn as without one.
+
     Args:
         degrees: (len(CONCEPTS),) the state's degrees.
         rng: the source of randomness, advanced by this call.
@@ -210,10 +257,14 @@ def describe(degrees: np.ndarray, rng: np.random.Generator) -> Caption:
         The caption.
     """
     true = {name for name, degree in zip(CONCEPTS, degrees, strict=True) if degree >= 0.5}
+    if not true:
+        return random_caption(rng)
     if rng.random() < 0.15:
         fitting = [t for t, claims in PAPER_PROMPTS.items() if true.issuperset(claims)]
         text = str(rng.choice(fitting))
         return Caption(text, PAPER_PROMPTS[text])
+    if "mountaincar" in true:
+        return _car(_pick(true, CAR_PREDICATES, 0.88, rng), true, rng)
     if "cartpole" in true:
         return _cartpole(_pick(true, POLE_PREDICATES, 0.85, rng), true, rng)
     return _humanoid(_pick(true, ROBOT_PREDICATES, 0.88, rng), true, rng)
@@ -234,8 +285,10 @@ def random_caption(rng: np.random.Generator) -> Caption:
         return Caption(text, PAPER_PROMPTS[text])
     if kind < 0.35:
         return Caption(str(rng.choice(NOTHING)), ("nothing",))
-    if kind < 0.65:
+    if kind < 0.6:
         return _cartpole(str(rng.choice(list(POLE_PREDICATES))), set(), rng)
+    if kind < 0.7:
+        return _car(str(rng.choice(list(CAR_PREDICATES))), {"car_flag"}, rng)
     return _humanoid(str(rng.choice(list(ROBOT_PREDICATES))), set(), rng)
 
 
@@ -266,6 +319,17 @@ def _humanoid(concept: str | None, true: set[str], rng: np.random.Generator) -> 
     return _finish(text, claims, _pick(true, {**ROBOT_DETAILS, **DISTANCES}, 0.35, rng), rng)
 
 
+def _car(concept: str | None, true: set[str], rng: np.random.Generator) -> Caption:
+    """Phrase a claim about where the car is, the peak with or without the flag there."""
+    if concept is None:
+        return _finish(str(rng.choice(CAR_SCENES)), ["mountaincar"], None, rng)
+    text, claims = f"{rng.choice(CARS)} {rng.choice(CAR_PREDICATES[concept])}", [concept]
+    if concept == "car_high" and "car_flag" in true and rng.random() < 0.4:
+        phrase, claims = str(rng.choice(CAR_PREDICATES["car_flag"])), [concept, "car_flag"]
+        text = f"{text}, {phrase}"
+    return _finish(text, claims, None, rng)
+
+
 def _finish(text: str, claims: list[str], detail: str | None, rng: np.random.Generator) -> Caption:
     """Append a detail and prepend "a photo of" to some captions."""
     if detail is not None:
@@ -282,6 +346,14 @@ def vocabulary() -> list[str]:
     Returns:
         The phrases; together they hold all words that captions use.
     """
-    tables = (POLE_PREDICATES, CARTPOLE_DETAILS, ROBOT_PREDICATES, ROBOT_DETAILS, DISTANCES)
+    tables = (
+        POLE_PREDICATES,
+        CARTPOLE_DETAILS,
+        ROBOT_PREDICATES,
+        ROBOT_DETAILS,
+        DISTANCES,
+        CAR_PREDICATES,
+    )
     phrases = [phrase for table in tables for phrases in table.values() for phrase in phrases]
-    return [*PAPER_PROMPTS, *POLES, *ROBOTS, *PREFIXES, *CARTPOLE_SCENES, *NOTHING, *phrases]
+    scenes = (*CARTPOLE_SCENES, *CAR_SCENES)
+    return [*PAPER_PROMPTS, *POLES, *ROBOTS, *CARS, *PREFIXES, *scenes, *NOTHING, *phrases]

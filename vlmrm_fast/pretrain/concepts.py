@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from vlmrm_fast.tasks.geometry import HumanoidGeometry, unit
+from vlmrm_fast.tasks.mountain import GOAL, curve
 
 # Bins of the pole's angle that captions name in degrees.
 ANGLE_BINS = (5, 10, 15, 20, 30, 45, 60, 75, 90, 120, 150)
@@ -57,7 +58,17 @@ _HUMANOID = (
     "seen_side",
 )
 _SHARED = ("near", "far", "nothing")
-CONCEPTS: tuple[str, ...] = (*_CARTPOLE, *_HUMANOID, *_SHARED)
+# Appended later: a concept's place never changes, so that stored degrees keep their meaning.
+_MOUNTAINCAR = (
+    "mountaincar",
+    "car_high",
+    "car_flag",
+    "car_below_flag",
+    "car_valley",
+    "car_left",
+    "car_right",
+)
+CONCEPTS: tuple[str, ...] = (*_CARTPOLE, *_HUMANOID, *_SHARED, *_MOUNTAINCAR)
 INDEX: dict[str, int] = {name: i for i, name in enumerate(CONCEPTS)}
 
 
@@ -127,6 +138,32 @@ def cartpole_degrees(
     for degrees in ANGLE_BINS:
         centre = np.deg2rad(degrees)
         values[f"angle_{degrees}"] = at_most(np.abs(size - centre), 0.0, 0.04 + 0.15 * centre)
+    for name, value in values.items():
+        out[:, INDEX[name]] = value
+    return out
+
+
+def mountaincar_degrees(position: np.ndarray) -> np.ndarray:
+    """Return the degree of each concept for mountain cars.
+
+    Args:
+        position: (N,) position of the car, -1.2 left to 0.6 right, the flag at 0.45.
+
+    Returns:
+        (N, len(CONCEPTS)) float32 in [0, 1].
+    """
+    height = curve(position)
+    values = {
+        "mountaincar": np.ones_like(position),
+        # Wide: the reward of being at the peak has to grow from the valley on, on both sides.
+        "car_high": at_least(height, 0.97, 0.25),
+        "car_flag": at_least(position, GOAL, 0.12),
+        "car_below_flag": _between(position, 0.15, 0.38, 0.06),
+        "car_valley": at_most(height, 0.17, 0.1),
+        "car_left": at_most(position, -0.85, 0.1),
+        "car_right": _between(position, -0.2, 0.3, 0.1),
+    }
+    out = np.zeros((len(position), len(CONCEPTS)), np.float32)
     for name, value in values.items():
         out[:, INDEX[name]] = value
     return out

@@ -39,7 +39,7 @@ class BlockSpec:
     """What one block shows.
 
     Attributes:
-        scene: a key of `SCENE_SHARES`.
+        scene: a key of `SCENE_SHARES`, or of `flat.FLAT_SCENES` for `draw_frames`.
         task_look: colours, textures and lights of the task, not random ones.
         task_camera: the task's camera, not a random one for each frame.
         drawn_side: side of the drawn frames; they are resized to the data set's side [pixels].
@@ -60,9 +60,9 @@ class Frames:
     Attributes:
         images: (N, S, S, 3) uint8.
         degrees: (N, len(CONCEPTS)) float32 in [0, 1].
-        groups: (N,) str, the pose's name, "rollout", or the scene's name for cart-poles.
-        angles: (N,) float32, the pole's angle from upright [rad], NaN for robots.
-        offsets: (N,) float32, the cart's position [m], NaN for robots.
+        groups: (N,) str, the pose's name, "rollout", or the scene's name for cart-poles and cars.
+        angles: (N,) float32, the pole's angle from upright [rad], NaN for robots and cars.
+        offsets: (N,) float32, the cart's or car's position [m], NaN for robots.
     """
 
     images: np.ndarray
@@ -106,10 +106,10 @@ def draw_frames(
     """
     jobs = [(spec, side, seed, index) for index, spec in enumerate(specs)]
     if workers == 1:
-        return _join([_draw_block(job) for job in jobs])
+        return join([_draw_block(job) for job in jobs])
     # A forked child would inherit locked thread pools, so each worker starts afresh.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return _join(list(pool.map(_draw_block, jobs, chunksize=8)))
+        return join(list(pool.map(_draw_block, jobs, chunksize=8)))
 
 
 def draw_block(spec: BlockSpec, side: int, rng: np.random.Generator) -> Frames:
@@ -139,7 +139,7 @@ def draw_block(spec: BlockSpec, side: int, rng: np.random.Generator) -> Frames:
     with Renderer(Scene.from_model(model, camera=0), drawn, drawn, num_threads=1) as renderer:
         images = renderer.render(worlds)
     if drawn != side:
-        images = _resize(images, side)
+        images = resize(images, side)
     angles = np.full(len(worlds), np.nan, np.float32)
     offsets = angles.copy()
     if spec.scene == "humanoid":
@@ -149,6 +149,38 @@ def draw_block(spec: BlockSpec, side: int, rng: np.random.Generator) -> Frames:
         offsets = np.array([world.qpos[0] for world in worlds], np.float32)
         degrees = _cartpole_degrees(worlds, angles, rig)
     return Frames(np.array(images), degrees, np.array(groups), angles, offsets)
+
+
+def resize(images: Sequence[np.ndarray] | np.ndarray, side: int) -> np.ndarray:
+    """Resize pictures as open_clip's transform does.
+
+    Args:
+        images: N pictures (H, W, 3) uint8.
+        side: side of the result [pixels]; other shapes than squares are squashed.
+
+    Returns:
+        (N, side, side, 3) uint8.
+    """
+    from PIL import Image
+
+    sides = (side, side)
+    resized = [Image.fromarray(i).resize(sides, Image.Resampling.BICUBIC) for i in images]
+    return np.stack([np.asarray(image) for image in resized])
+
+
+def join(parts: Sequence[Frames]) -> Frames:
+    """Return the frames of all parts as one.
+
+    Args:
+        parts: one or more.
+
+    Returns:
+        Their frames in order.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    names = ("images", "degrees", "groups", "angles", "offsets")
+    return Frames(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def save_frames(frames: Frames, folder: Path) -> None:
@@ -212,6 +244,10 @@ def _draw_block(job: tuple[BlockSpec | None, int, int, int]) -> Frames:
     """Draw block `index` of a data set; runs in a worker process."""
     spec, side, seed, index = job
     rng = np.random.default_rng((seed, index))
+    if spec is not None and spec.scene not in SCENE_SHARES:
+        from vlmrm_fast.pretrain.flat import draw_flat_block
+
+        return draw_flat_block(spec, side, rng)
     return draw_block(spec or training_spec(rng), side, rng)
 
 
@@ -318,21 +354,6 @@ def _cartpole_degrees(worlds: list[Any], angles: np.ndarray, rig: _Rig) -> np.nd
     return concepts.cartpole_degrees(angles, offset, rig.distance, rig.right[:, 0] < 0)
 
 
-def _resize(images: np.ndarray, side: int) -> np.ndarray:
-    """Return (N, side, side, 3) uint8, resized as open_clip's transform resizes pictures."""
-    from PIL import Image
-
-    sides = (side, side)
-    resized = [Image.fromarray(i).resize(sides, Image.Resampling.BICUBIC) for i in images]
-    return np.stack([np.asarray(image) for image in resized])
-
-
 def _wrap(angle: float) -> float:
     """Return the angle in [-pi, pi) [rad]."""
     return float((angle + np.pi) % (2 * np.pi) - np.pi)
-
-
-def _join(blocks: Sequence[Frames]) -> Frames:
-    """Return the frames of all blocks as one."""
-    names = ("images", "degrees", "groups", "angles", "offsets")
-    return Frames(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from vlmrm_fast.pretrain.captions import PAPER_PROMPTS, Caption, truth
 from vlmrm_fast.pretrain.concepts import INDEX
 from vlmrm_fast.pretrain.data import FRAMES_PER_BLOCK, BlockSpec, Frames, draw_frames
 from vlmrm_fast.reward import VLMReward
 from vlmrm_fast.tasks import get_task
+from vlmrm_fast.tasks.classic import POSITION_BOUND
+from vlmrm_fast.tasks.mountain import GOAL
 from vlmrm_fast.tasks.poses import POSES
 
 # Never a seed of training data: `PretrainConfig.seed` counts up from 0.
@@ -35,6 +38,17 @@ OTHERS: dict[str, tuple[str, ...]] = {
 }
 # View: (task look, task camera).
 VIEWS = {"task": (True, True), "varied": (False, False)}
+# The pictures of tasks that draw themselves: (scene, task look).
+FLAT_VIEWS: dict[str, dict[str, tuple[str, bool]]] = {
+    "cartpole": {"own": ("gym-cartpole", True), "varied": ("gym-cartpole", False)},
+    "mountaincar": {
+        "photographic": ("mountaincar", True),
+        "original": ("mountaincar-original", True),
+        "varied": ("mountaincar", False),
+    },
+}
+# Edges of the bins of the car's position in which mean rewards are reported.
+POSITION_EDGES = (-1.2, -0.8, -0.3, 0.1, 0.3, GOAL, 0.6)
 
 
 def evaluate(
@@ -50,7 +64,8 @@ def evaluate(
         workers: processes that draw.
 
     Returns:
-        {"cartpole": {view: {alpha: figures}}, "humanoid": likewise}, all plain numbers.
+        {"cartpole": {view: {alpha: figures}}, "humanoid": likewise, "CartPole-v1" and
+        "MountainCarContinuous-v0": what `evaluate_flat` returns}, all plain numbers.
     """
     result: dict[str, Any] = {"cartpole": {}, "humanoid": {}}
     blocks = -(-count // FRAMES_PER_BLOCK)
@@ -70,7 +85,84 @@ def evaluate(
             str(alpha): humanoid_figures(rewards, frames)
             for alpha, rewards in _rewards(base, kneeling, frames.images).items()
         }
+    return result | evaluate_flat(base, side, count, seed + 10, workers)
+
+
+def evaluate_flat(
+    base: VLMReward, side: int, count: int, seed: int, workers: int = 1
+) -> dict[str, Any]:
+    """Score held-out pictures of the tasks that draw themselves with the tasks' prompts.
+
+    Args:
+        base: the model, with any prompts.
+        side: side of the frames [pixels].
+        count: frames a view, rounded up to whole blocks.
+        seed: of the frames.
+        workers: processes that draw.
+
+    Returns:
+        {environment id: {view: {alpha: figures}}}, all plain numbers.
+    """
+    result: dict[str, Any] = {}
+    blocks = -(-count // FRAMES_PER_BLOCK)
+    for name, views in FLAT_VIEWS.items():
+        task: Any = get_task(name)
+        figures = gym_cartpole_figures if name == "cartpole" else mountaincar_figures
+        result[task.env_id] = {}
+        for number, (view, (scene, look)) in enumerate(views.items()):
+            frames = draw_frames([BlockSpec(scene, look)] * blocks, side, seed + number, workers)
+            result[task.env_id][view] = {
+                str(alpha): figures(rewards, frames)
+                for alpha, rewards in _rewards(base, task, frames.images).items()
+            }
     return result
+
+
+def gym_cartpole_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
+    """As `cartpole_figures`, for carts in CartPole-v1's picture; those out of sight are left out.
+
+    Args:
+        rewards: (N,) float32.
+        frames: the N frames.
+
+    Returns:
+        The figures.
+    """
+    seen = np.abs(frames.offsets) <= POSITION_BOUND
+    names = ("images", "degrees", "groups", "angles")
+    parts = [getattr(frames, name)[seen] for name in names]
+    # `cartpole_figures` sorts the carts into five places within 0.6 of the middle.
+    places = frames.offsets[seen] * (0.6 / POSITION_BOUND)
+    return cartpole_figures(rewards[seen], Frames(*parts, places))
+
+
+def mountaincar_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
+    """Compare rewards with where the cars are.
+
+    Args:
+        rewards: (N,) float32.
+        frames: the N frames of cars.
+
+    Returns:
+        auc of being at the flag, against all others and against the slope below it (0.15 and
+        beyond), spearman with the degree to which the goal prompt is true, and mean and standard
+        deviation of the reward by bin of the position.
+    """
+    place = frames.offsets
+    there, below = place >= GOAL, (place >= 0.15) & (place < GOAL)
+    task: Any = get_task("mountaincar")
+    degree = truth([Caption(task.goal, PAPER_PROMPTS[task.goal])], frames.degrees)[:, 0]
+    bins = [(low <= place) & (place < high) for low, high in pairwise(POSITION_EDGES)]
+    bins[-1] |= place >= POSITION_EDGES[-1]
+    return {
+        "frames": len(rewards),
+        "auc_flag": auc(rewards[there], rewards[~there]),
+        "auc_below_flag": auc(rewards[there], rewards[below]),
+        "spearman_degree": spearman(rewards, degree),
+        "position_edges": list(POSITION_EDGES),
+        "reward_mean": [_mean(rewards[b]) for b in bins],
+        "reward_std": [_mean((rewards[b] - rewards[b].mean()) ** 2) ** 0.5 for b in bins],
+    }
 
 
 def cartpole_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
@@ -136,7 +228,7 @@ def humanoid_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
 
 
 def table_lines(figures: dict[str, Any]) -> list[str]:
-    """Return the held-out figures as two Markdown tables.
+    """Return the held-out figures as Markdown tables, one a scene.
 
     Args:
         figures: what `evaluate` returned.
@@ -144,19 +236,35 @@ def table_lines(figures: dict[str, Any]) -> list[str]:
     Returns:
         The lines.
     """
-    edges = [f"{edge:.2f}" for edge in ANGLE_EDGES]
-    heads = ["view", "alpha", "AUC upright", "Spearman", "within 0.35 rad"]
-    lines = _row([*heads, *(f"{low}-{high}" for low, high in pairwise(edges))], rule=True)
-    for view, by_alpha in figures["cartpole"].items():
-        for alpha, row in by_alpha.items():
-            keys = ("auc_upright", "spearman", "spearman_within_0.35")
-            numbers = [f"{row[key]:.3f}" for key in keys]
-            numbers += [f"{mean:.2f}" for mean in row["reward_mean"]]
-            lines += _row([view, alpha, *numbers])
+    lines = _pole_lines(figures["cartpole"])
     lines += ["", *_row(["view", "alpha", *OTHERS], rule=True)]
     for view, by_alpha in figures["humanoid"].items():
         for alpha, row in by_alpha.items():
             lines += _row([view, alpha, *(f"{row['auc'][group]:.3f}" for group in OTHERS)])
+    lines += ["", *_pole_lines(figures["CartPole-v1"])]
+    keys = ("auc_flag", "auc_below_flag", "spearman_degree")
+    heads = ["picture", "alpha", "AUC at the flag", "against below it", "Spearman"]
+    edges = pairwise(f"{edge:.2f}" for edge in POSITION_EDGES)
+    lines += ["", *_row([*heads, *(f"{low} to {high}" for low, high in edges)], rule=True)]
+    for view, by_alpha in figures["MountainCarContinuous-v0"].items():
+        for alpha, row in by_alpha.items():
+            numbers = [f"{row[key]:.3f}" for key in keys]
+            numbers += [f"{mean:.2f}" for mean in row["reward_mean"]]
+            lines += _row([view, alpha, *numbers])
+    return lines
+
+
+def _pole_lines(views: dict[str, Any]) -> list[str]:
+    """Return the table of cart-pole figures by view and alpha."""
+    edges = [f"{edge:.2f}" for edge in ANGLE_EDGES]
+    heads = ["view", "alpha", "AUC upright", "Spearman", "within 0.35 rad"]
+    lines = _row([*heads, *(f"{low}-{high}" for low, high in pairwise(edges))], rule=True)
+    keys = ("auc_upright", "spearman", "spearman_within_0.35")
+    for view, by_alpha in views.items():
+        for alpha, row in by_alpha.items():
+            numbers = [f"{row[key]:.3f}" for key in keys]
+            numbers += [f"{mean:.2f}" for mean in row["reward_mean"]]
+            lines += _row([view, alpha, *numbers])
     return lines
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from vlmrm_fast.pretrain import PretrainConfig, captions
 from vlmrm_fast.pretrain.data import Frames
+from vlmrm_fast.pretrain.flat import FLAT_SCENES
 
 # Suits about one true pair in eight.
 INITIAL_BIAS = -2.0
@@ -98,10 +99,12 @@ class _Batches:
         self.frames, self.config = frames, config
         self.size = min(config.batch_size, len(frames))
         self.rng = np.random.default_rng((config.seed, 1))
-        robots = np.isnan(frames.angles)
-        self.robots, self.poles = np.flatnonzero(robots), np.flatnonzero(~robots)
+        flat = np.isin(frames.groups, FLAT_SCENES)
+        robots, poles = np.isnan(frames.angles) & ~flat, ~np.isnan(frames.angles) & ~flat
+        self.robots, self.poles, self.flat = map(np.flatnonzero, (robots, poles, flat))
+        self.num_flat = round(self.size * config.flat_share) if len(self.flat) else 0
         share = config.robot_share if len(self.poles) and len(self.robots) else robots.mean()
-        self.num_robots = round(float(self.size * share))
+        self.num_robots = round(float((self.size - self.num_flat) * share))
         self.encode = lru_cache(maxsize=None)(lambda text: tokenize([text])[0])
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, torch.Tensor]:
@@ -112,8 +115,10 @@ class _Batches:
             of those each caption is, and targets (B, P) float32.
         """
         robots = self.rng.choice(self.robots, self.num_robots)
-        poles = self.rng.choice(self.poles, self.size - self.num_robots)
-        chosen = np.sort(np.concatenate([robots, poles]))
+        poles = self.rng.choice(self.poles, self.size - self.num_flat - self.num_robots)
+        # Nothing is drawn for no frame, so that batches without flat frames are as ever.
+        flat = self.rng.choice(self.flat, self.num_flat) if self.num_flat else self.flat[:0]
+        chosen = np.sort(np.concatenate([robots, poles, flat]))
         degrees = self.frames.degrees[chosen]
         drawn = [captions.describe(row, self.rng) for row in degrees]
         drawn += [captions.random_caption(self.rng) for _ in range(self.config.random_captions)]

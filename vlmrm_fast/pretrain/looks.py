@@ -33,7 +33,7 @@ def vary_looks(model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjMode
     # Geoms without a material are parts of their own.
     keys = np.where(varied.geom_matid < 0, -1 - np.arange(varied.ngeom), varied.geom_matid)
     parts = np.unique(keys[~static])
-    colours = {int(part): _contrasting((sky, floor), rng) for part in parts}
+    colours = {int(part): contrasting((sky, floor), rng) for part in parts}
     single = len(parts) == 1
     for geom in range(varied.ngeom):
         material = int(varied.geom_matid[geom])
@@ -54,8 +54,16 @@ def vary_looks(model: mujoco.MjModel, rng: np.random.Generator) -> mujoco.MjMode
     return varied
 
 
-def _contrasting(others: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return an RGB colour away from the others, the farthest of eight tries if none is."""
+def contrasting(others: tuple[np.ndarray, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return an RGB colour away from the others, the farthest of eight tries if none is.
+
+    Args:
+        others: colours (3,) float64, 0 ... 1.
+        rng: the source of randomness, advanced by this call.
+
+    Returns:
+        (3,) float64.
+    """
     tries = rng.uniform(0.0, 1.0, (8, 3))
     gaps = np.min([np.linalg.norm(tries - other, axis=1) for other in others], axis=0)
     good = np.flatnonzero(gaps > LEAST_CONTRAST)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,16 @@ from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.pretrain import PretrainConfig, captions
 from vlmrm_fast.pretrain.data import (
     FRAMES_PER_BLOCK,
+    BlockSpec,
     Frames,
     draw_frames,
+    join,
     load_frames,
     save_frames,
 )
 from vlmrm_fast.pretrain.evaluate import HELD_OUT_SEED, evaluate, table_lines
 from vlmrm_fast.pretrain.fit import fit
+from vlmrm_fast.pretrain.flat import flat_specs
 
 
 def run(config: PretrainConfig, log: Callable[[str], None] | None = None) -> dict[str, Any]:
@@ -100,15 +103,31 @@ def _prepare_folder(config: PretrainConfig) -> tuple[Path, dict[str, Any]]:
 
 
 def _frames(config: PretrainConfig, side: int, log: Callable[[str], None]) -> Frames:
-    """Draw the training frames, or find those of an equal run in `config.data`."""
+    """Draw the training frames, or find those of equal runs in `config.data`."""
     blocks = -(-config.frames // FRAMES_PER_BLOCK)
-    folder = Path(config.data) / f"{blocks}x{side}-{config.seed}" if config.data else None
+    flat = flat_specs(-(-config.flat_frames // FRAMES_PER_BLOCK), config.seed)
+    parts = [_drawn([None] * blocks, f"{blocks}x{side}-{config.seed}", config, side, log)]
+    if flat:
+        name = f"flat-{len(flat)}x{side}-{config.seed}"
+        parts.append(_drawn(flat, name, config, side, log))
+    return join(parts)
+
+
+def _drawn(
+    specs: Sequence[BlockSpec | None],
+    name: str,
+    config: PretrainConfig,
+    side: int,
+    log: Callable[[str], None],
+) -> Frames:
+    """Draw the frames of some blocks, or find them under `name` in `config.data`."""
+    folder = Path(config.data) / name if config.data else None
     if folder is not None and (folder / "states.npz").is_file():
         log(f"frames of an earlier run found in {folder}")
         return load_frames(folder)
-    log(f"drawing {blocks * FRAMES_PER_BLOCK} frames of {side}x{side}")
+    log(f"drawing {len(specs) * FRAMES_PER_BLOCK} frames of {side}x{side}")
     start = time.perf_counter()
-    frames = draw_frames([None] * blocks, side, config.seed, config.workers)
+    frames = draw_frames(specs, side, config.seed, config.workers)
     log(f"drew {len(frames)} frames in {time.perf_counter() - start:.0f} s")
     if folder is not None:
         save_frames(frames, folder)
