@@ -200,7 +200,7 @@ def make_plan(config: LabConfig) -> Plan:
     alphas = parse_alphas(_flat(config.alpha), bool(baselines))
     candidates = cross(goals, baselines, alphas, reference)
     texts = _flat(config.camera) or [TASK_CAMERA]
-    cameras = {text: parse_camera(text, task.view if task else None) for text in texts}
+    cameras = {text: parse_camera(text, getattr(task, "view", None)) for text in texts}
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
