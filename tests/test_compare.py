@@ -164,6 +164,14 @@ def test_what_is_no_run_or_given_twice_is_one_clear_error(runs: Path, tmp_path: 
     assert main(["compare", str(runs / "a0"), "--out", str(tmp_path / "file")]) == 2
 
 
+def test_a_report_card_of_an_earlier_step_is_left_out(copied: Path) -> None:
+    path = copied / "a0" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 64}))
+    group = compare_runs([copied / "a0"])[0]
+    assert any("report.json is of step 64 and left out" in note for note in group.notes)
+    assert group.figures["epic"] is None
+
+
 def test_a_seed_that_occurs_twice_is_said(copied: Path) -> None:
     shutil.copytree(copied / "a0", copied / "again")
     group = compare_runs([copied / "a0", copied / "again"])[0]

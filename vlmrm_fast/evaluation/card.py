@@ -279,7 +279,7 @@ def _cautions(
         kind = "goal states" if newest.record.success.all() else "states that miss the goal"
         notes.append(
             f"The newest policy visits only {kind}: EPIC, correlations and AUC are not defined "
-            "over its states alone. See those of all policies."
+            "over its states alone. See the other rows."
         )
     if len(policies) == 1:
         notes.append(

@@ -93,6 +93,12 @@ def read_run(folder: str | Path, config: TrainConfig | None = None) -> Run:
         notes.append("summary.json lacks its figures; it is left out.")
         summary = None
     report = _read_json(folder / "report.json", notes)
+    if summary is not None and report is not None and report.get("steps") != summary["steps"]:
+        notes.append(
+            f"report.json is of step {report.get('steps')} and left out, the run is at "
+            f"{summary['steps']}: run `vlmrm-fast eval` again."
+        )
+        report = None
     if summary is None:
         done = int(curve[-1]["step"]) if curve else 0
         wanted = "" if config.steps is None else f" of {config.steps}"
