@@ -167,8 +167,9 @@ def test_a_start_of_gymnasiums_robots_is_judged(name: str) -> None:
     model, rng = task.load_model(), np.random.default_rng(0)
     qpos = np.stack([task.initial_state(model, rng)[0] for _ in range(50)])
     _, success = task.ground_truth(model, fields_from_states(model, qpos, task.fields))
-    # Hopper and walker start upright and have to stay so; the others have a way to go.
-    assert success.mean() == (1.0 if name in {"hopper", "walker2d"} else 0.0)
+    # Hopper and walker start upright and have to stay so; the others have a way to go, the ant a
+    # short one: it starts in the air with its legs stretched out.
+    assert success.all() if name in {"hopper", "walker2d"} else success.mean() <= 0.05
 
 
 @pytest.mark.parametrize("name", ["ant", "half-cheetah", "hopper", "walker2d"])
