@@ -113,7 +113,7 @@ class SeveralGoals:
     """
 
     def __init__(self, reward: Any, goals: Sequence[str]) -> None:
-        """Embed the goals, with baseline and strength of the run.
+        """Embed the goals, with baseline, rule and strength of the run.
 
         Args:
             reward: the run's `VLMReward`.
@@ -122,9 +122,15 @@ class SeveralGoals:
         self.names = tuple(goals)
         self.newest = np.zeros((0, len(goals)), np.float32)
         self._reward = reward
-        every = [reward.goal, *([goal] for goal in goals)]
-        baselines = [reward.baseline or None] * len(every)
-        self.prompts = reward.prompt_set(every, baselines, reward.alpha)
+        own = reward.objective
+        self.prompts = reward.prompt_set(
+            [own, *goals],
+            [own.baseline or None] * (len(goals) + 1),
+            own.alpha,
+            rules=own.rule,
+            negatives=own.negatives or None,
+            temperature=own.temperature,
+        )
 
     @property
     def image_size(self) -> int:
