@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -43,6 +44,13 @@ def test_the_registry_lists_its_tasks() -> None:
         assert task.name == name
         assert task.description.endswith(".")
         assert task.success_steps <= task.horizon
+
+
+def test_every_task_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    for name in task_names():
+        assert f"`{name}`" in page
+        assert f"│ {name} " in page
 
 
 def test_an_unknown_task_is_answered_with_the_nearest_name() -> None:
