@@ -52,6 +52,14 @@ def test_seeds_of_one_configuration_are_a_group_and_differences_are_named(runs: 
     assert groups[1].label == "B: goal=a pole lying down"
 
 
+def test_a_field_that_an_older_version_did_not_write_is_no_difference(copied: Path) -> None:
+    path = copied / "a0" / "config.yaml"
+    text = path.read_text()
+    assert "  textures: original\n" in text
+    path.write_text(text.replace("  textures: original\n", ""))
+    assert len(compare_runs([copied / "a0", copied / "a1"])) == 1
+
+
 def test_a_curve_is_the_mean_of_the_runs_with_students_interval(runs: Path) -> None:
     group = compare_runs([runs / "a0", runs / "a1"])[0]
     curve = group.curves["vlm_reward_mean"]

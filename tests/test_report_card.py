@@ -293,6 +293,8 @@ LOW, MIDDLE, HIGH = [0.1, 0.12, 0.08, 0.1], [0.4, 0.42, 0.38, 0.4], [0.9, 0.92, 
         ([(LOW, MIDDLE), (HIGH, LOW)], None, [2]),
         # Learning first and gaming the reward later is seen, although the truth rose overall.
         ([(LOW, LOW), (MIDDLE, MIDDLE), (HIGH, LOW)], None, [3]),
+        # Noise hides a rise against the best checkpoint, not against the second.
+        ([([0.2, 1.0, 0.1, 1.9], HIGH), (LOW, MIDDLE), (HIGH, LOW)], None, [3]),
         # The truth is as high as it can be: a reward that goes on rising is no sign.
         ([(LOW, HIGH), (HIGH, HIGH)], None, []),
         # Everything falls: a failed training, not a gamed reward.
