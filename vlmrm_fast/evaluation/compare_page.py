@@ -123,7 +123,10 @@ def plot_groups(groups: Sequence[Group]) -> Any:
             # A band of two runs is many times as wide as their difference: it is cut, not shown.
             pad = 0.08 * (max(seen) - min(seen)) or 0.1
             axes.set_ylim(min(seen) - pad, max(seen) + pad)
-            axes.legend(fontsize="small")
+    # Above both plots: inside, long names hide the curves.
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", fontsize="small")
     return figure
 
 
