@@ -125,6 +125,15 @@ def test_an_unfinished_run_takes_part_with_what_it_has_and_is_named(copied: Path
     assert (group.figures["ground_truth_return"] or {})["count"] == 1
 
 
+def test_a_run_that_was_evaluated_before_its_end_is_not_called_finished(copied: Path) -> None:
+    path = copied / "a1" / "config.yaml"
+    path.write_text(path.read_text().replace("steps: 96\n", "steps: 960\n", 1))
+    group = compare_runs([copied / "a1"])[0]
+    assert not group.runs[0].finished
+    assert "96 of 960 steps; its evaluation is of that step." in group.notes[0]
+    assert group.figures["ground_truth_return"] is not None
+
+
 def test_broken_files_cost_their_part_only(copied: Path) -> None:
     (copied / "a1" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
     (copied / "b0" / "summary.json").write_text("{")

@@ -309,7 +309,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "run": str(run.folder),
         "seed": run.config.seed,
         "steps": run.steps,
-        "finished": run.summary is not None,
+        "finished": run.finished,
         **run_figures(run),
     }
 

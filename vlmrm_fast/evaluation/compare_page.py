@@ -67,7 +67,7 @@ def write_page(groups: Sequence[Group], path: str | Path) -> Path:
     page.table(
         ["group", "run", "seed", "steps", "finished", *titles],
         [
-            [group.name, str(run.folder), run.config.seed, run.steps, run.summary is not None]
+            [group.name, str(run.folder), run.config.seed, run.steps, run.finished]
             + [run_figures(run).get(name) for name in _TITLES if name != "solved"]
             for group in groups
             for run in group.runs
@@ -153,7 +153,7 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
     """Return a row a group: name, runs, and a cell a figure."""
     rows = []
     for group in groups:
-        done = sum(run.summary is not None for run in group.runs)
+        done = sum(run.finished for run in group.runs)
         runs = str(len(group.runs))
         runs += "" if done == len(group.runs) else f", {done} finished"
         cells = [_interval(group.figures[name]) for name in _TITLES]
