@@ -11,7 +11,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from parity import ASSETS, BOUNDS, Figures, Oracle, compare, random_worlds
+from parity import ASSETS, BOUNDS, Figures, Oracle, compare, random_worlds, task_scenes
 from PIL import Image
 
 from vlmrm_fast.config import from_yaml
@@ -22,7 +22,7 @@ from vlmrm_fast.evaluation.lab import LabConfig, make_plan
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.sb3.building import build_task, resolve
 from vlmrm_fast.scoring import ScoreConfig, _find_task, score_frames
-from vlmrm_fast.tasks import get_task, native_task_names, textures
+from vlmrm_fast.tasks import get_task, textures
 
 SCRIPT = Path(__file__).parent.parent / "tools" / "make_textures.py"
 # Fields of MjModel that a look may change: how things are drawn, and how many of them there are.
@@ -38,7 +38,7 @@ def _arrays(model: mujoco.MjModel) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", native_task_names())
+@pytest.mark.parametrize("name", task_scenes())
 def test_photographic_textures_change_nothing_but_looks(name: str) -> None:
     task = get_task(name)
     plain, dressed = _arrays(task.load_model()), _arrays(_photographic(name))
