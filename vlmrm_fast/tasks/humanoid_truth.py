@@ -56,7 +56,7 @@ SEAT_HEIGHT = 0.21
 LOTUS_BEND = np.deg2rad(97.0)
 LOTUS_KNEES = 0.38
 # Side splits: the feet are 1.35 apart sideways, 0.9 in a straddle, on legs that are straight within
-# 6 degrees, where bent ones are bent by 50. A foot is at most 0.38 high, 0.6 where the legs point up.
+# 6 degrees, where bent ones are bent by 50. A foot is up to 0.38 high, 0.6 where legs point up.
 SPLIT_WIDTH = 1.1
 SPLIT_BEND = np.deg2rad(30.0)
 SPLIT_FOOT = 0.45
