@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import importlib
+import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -128,8 +129,8 @@ def chunk_frames(shape: Sequence[int]) -> int:
     Returns:
         1 to `CHUNK_FRAMES`.
     """
-    size = max(int(np.prod(shape)), 1)
-    return int(np.clip(CHUNK_BYTES // size, 1, CHUNK_FRAMES))
+    # Asked for each frame, where numpy's functions would cost as much as decoding a small one.
+    return min(max(CHUNK_BYTES // max(math.prod(shape), 1), 1), CHUNK_FRAMES)
 
 
 def listed(folder: Path, endings: Sequence[str]) -> list[Path]:
