@@ -19,11 +19,15 @@ commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
+  compare RUN RUN ...
+              learning curves and results of runs, seeds of one configuration together
   score       score frames, a video or a task's states against prompts
   relabel SOURCE
               rewards for stored trajectories: Minari, LeRobot, videos, states, frames
   lab TASK --goal "..." ...
               judge prompts, strengths, models and cameras before training: go or no go
+  landscape TASK
+              plot the reward along an angle, a position or joints, strengths side by side
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -101,6 +105,13 @@ def _eval(arguments: list[str]) -> int:
     return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
+def _compare(arguments: list[str]) -> int:
+    """Compare runs."""
+    from vlmrm_fast.evaluation.compare import CompareConfig, run_compare
+
+    return run_compare(_parse(CompareConfig, arguments, "compare"))
+
+
 def _score(arguments: list[str]) -> int:
     """Score frames."""
     from vlmrm_fast.scoring import ScoreConfig, run_score
@@ -120,6 +131,13 @@ def _lab(arguments: list[str]) -> int:
     from vlmrm_fast.evaluation.lab import LabConfig, run_lab
 
     return run_lab(_parse(LabConfig, arguments, "lab"))
+
+
+def _landscape(arguments: list[str]) -> int:
+    """Plot rewards along coordinates."""
+    from vlmrm_fast.evaluation.landscape import LandscapeConfig, run_landscape
+
+    return run_landscape(_parse(LandscapeConfig, arguments, "landscape"))
 
 
 def _fidelity(arguments: list[str]) -> int:
@@ -179,9 +197,11 @@ def _show(table: Any) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "score": _score,
     "relabel": _relabel,
     "lab": _lab,
+    "landscape": _landscape,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,

@@ -2,13 +2,14 @@
 
 Every option is a field here, a YAML key and a command-line flag of the same name. `None` means
 "as the task says"; a resolved configuration, as a run folder holds it, has no such field left
-that matters, so that it reproduces the run. Values are checked in `config_checks`. Nothing here has
-side effects or needs torch.
+that matters, so that it reproduces the run. Values are checked in `config_checks`, files of the
+paper's authors translated in `foreign_config`. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any, Literal
 from vlmrm_fast.coercion import from_dict
 from vlmrm_fast.config_checks import check_train_config
 from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.foreign_config import convert, is_foreign
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,28 @@ class RewardConfig:
     """Baseline prompt or prompts. None: the task's."""
     alpha: float | None = None
     """Strength of goal-baseline regularisation, in [0, 1]. None: the task's, or 0."""
+    rule: Literal["cosine", "difference", "goal-baseline", "softmax"] = "goal-baseline"
+    """How a frame is scored; alpha belongs to goal-baseline, negatives to softmax."""
+    negatives: tuple[str, ...] = ()
+    """Prompts that compete with the goal under softmax."""
+    temperature: float | None = None
+    """Temperature of the softmax. None: the one that the model was trained with."""
+    goal_images: tuple[str, ...] = ()
+    """Files or folders of pictures of the goal."""
+    image_weight: float | None = None
+    """Share of the pictures in the goal, 1 to leave the sentence out. None: a half."""
     mode: Literal["replace", "add"] = "replace"
     """Whether the VLM reward replaces the environment's own or is added to it."""
     weight: float = 1.0
     """Factor on the VLM reward."""
+    env_weight: float = 1.0
+    """Factor on the environment's own reward, for mode add."""
+    normalize: bool = False
+    """Whether the VLM reward is normalised by its running mean and deviation."""
+    score_every: int = 1
+    """Score and draw only the first of so many steps, and the last step of each episode."""
+    unscored: Literal["hold", "zero"] = "hold"
+    """What the steps between get: the last scored reward, or none."""
     compat: bool = False
     """Score as the original implementation did: several prompts are averaged, not renormalised."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
@@ -61,6 +83,10 @@ class CameraConfig:
     """Height and width of native frames [pixels], resized by the model. None: its input size."""
     supersample: int = 1
     """Draw native frames this many times as high and wide, 1 to 8, and average them down."""
+    more_cameras: tuple[str, ...] = ()
+    """Further cameras: a name, an id, or what differs from the first, as azimuth=90,distance=4."""
+    camera_reduce: Literal["max", "mean", "min"] = "mean"
+    """How the rewards of several cameras become one."""
     renderer: Literal["auto", "ray", "gl"] = "auto"
     """What draws a task: this package's ray caster, MuJoCo's OpenGL, or whichever can."""
     textures: Literal["original", "photographic"] | None = None
@@ -87,6 +113,8 @@ class AlgorithmConfig:
     """Policy class, by Stable-Baselines3's name."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """Arguments of the algorithm, as NAME=VALUE; they go over the task's registered ones."""
+    task_settings: bool = True
+    """Whether the task's registered hyperparameters apply where none are given."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +232,9 @@ def to_yaml(config: TrainConfig) -> str:
 
 
 def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
-    """Read a configuration from YAML.
+    """Read a configuration from YAML, in our schema or in that of the paper's authors.
+
+    What means something else here than there is logged as warnings, one line each.
 
     Args:
         text: the YAML.
@@ -224,7 +254,14 @@ def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
         raise ArgumentError(f"{name} must be valid YAML, got: {error}") from error
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name} must be a YAML mapping such as `task: ...`, got {values!r}.")
-    return from_dict(TrainConfig, values)
+    if not is_foreign(values):
+        return from_dict(TrainConfig, values)
+    converted = convert(values)
+    config = from_dict(TrainConfig, converted.values)
+    _log.warning("%s is in the schema of the paper's authors. What changes:", name)
+    for note in converted.notes:
+        _log.warning("  %s.", note)
+    return config
 
 
 def load_config(path: str | Path) -> TrainConfig:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -16,7 +16,9 @@ from vlmrm_fast.errors import ArgumentError, VLMRMError, unknown_name
 from vlmrm_fast.evaluation.candidates import (
     TASK_CAMERA,
     Candidate,
+    Words,
     cross,
+    flat,
     parse_alphas,
     parse_camera,
 )
@@ -27,8 +29,6 @@ from vlmrm_fast.scoring import make_folder
 
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
-
-Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class LabConfig:
             folder or "hf-hub:ORG/NAME".
         camera: cameras to try: "task", the name or id of one in the task's model, or a free one
             as "distance=4,azimuth=90,elevation=-10,lookat=0/0/1,track_body=torso".
+        textures: look of the task's scene: original or photographic; None: the task's.
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
@@ -65,6 +66,7 @@ class LabConfig:
     alpha: Words = ()
     model: Words = ()
     camera: Words = ()
+    textures: str | None = None
     reference: bool = True
     num_states: int = 1000
     states: str | None = None
@@ -180,23 +182,25 @@ def make_plan(config: LabConfig) -> Plan:
     from vlmrm_fast.clip import resolve_model
 
     models = tuple(dict.fromkeys(_split(config.model))) or ("builtin",)
-    goals, baselines = _flat(config.goal), _flat(config.baseline)
+    goals, baselines = flat(config.goal), flat(config.baseline)
     subject: Subject
-    reference, task = None, None
+    reference = None
+    task: Any = None
     if config.source.endswith(".npz"):
-        if config.camera or config.states:
-            given = "camera" if config.camera else "states"
-            raise ArgumentError(f"{given} must be left out where frames are given, got one.")
+        given = [name for name in ("camera", "states", "textures") if getattr(config, name)]
+        if given:
+            raise ArgumentError(f"{given[0]} must be left out where frames are given, got one.")
     else:
         from vlmrm_fast.tasks import get_task
 
         task = get_task(config.source)
+        task = task.with_textures(config.textures or task.textures)
         baselines = baselines or ([task.baseline] if task.baseline else [])
         reference = (task.goal, task.baseline) if config.reference else None
-    alphas = parse_alphas(_flat(config.alpha), bool(baselines))
+    alphas = parse_alphas(flat(config.alpha), bool(baselines))
     candidates = cross(goals, baselines, alphas, reference)
-    texts = _flat(config.camera) or [TASK_CAMERA]
-    cameras = {text: parse_camera(text, task.view if task else None) for text in texts}
+    texts = flat(config.camera) or [TASK_CAMERA]
+    cameras = {text: parse_camera(text, getattr(task, "view", None)) for text in texts}
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
@@ -341,11 +345,6 @@ def _result(plan: Plan, trials: list[Trial], failures: dict[str, str]) -> LabRes
     return LabResult(plan, list(trials), rows, dict(failures))
 
 
-def _flat(words: Sequence[Sequence[str]]) -> list[str]:
-    """Return what was given after all flags of one name, each once."""
-    return list(dict.fromkeys(word for group in words for word in group))
-
-
 def _split(words: Sequence[Sequence[str]]) -> list[str]:
-    """As `_flat`, with "A,B" taken apart."""
-    return [part.strip() for word in _flat(words) for part in word.split(",") if part.strip()]
+    """As `flat`, with "A,B" taken apart."""
+    return [part.strip() for word in flat(words) for part in word.split(",") if part.strip()]
