@@ -17,7 +17,7 @@ from relabel_data import write_video
 
 from vlmrm_fast import VLMReward, clip
 from vlmrm_fast.relabel.config import RelabelConfig, open_source
-from vlmrm_fast.relabel.drawing import StateDrawer
+from vlmrm_fast.relabel.drawing import TaskDrawer
 from vlmrm_fast.relabel.journal import Journal
 from vlmrm_fast.relabel.source import Clock
 from vlmrm_fast.relabel.stream import stream
@@ -44,7 +44,7 @@ def load(name, folder):
 
 def store(folder, task, side, count):
     """Write states, or videos of them where `side` is not 0; return what opens them."""
-    drawer = StateDrawer(task)
+    drawer = TaskDrawer(task)
     states = drawer.task.posed_states(drawer.model, np.random.default_rng(0), count).qpos
     if not side:
         np.save(folder / "states.npy", states)
@@ -64,6 +64,7 @@ class Relabel:
         self.reward, self.config, self.folder = reward, config, folder
 
     def __call__(self):
+        """Return (N,) rewards of a whole run."""
         source = open_source(self.config)
         if source.drawer is not None:
             source.drawer.size = self.reward.image_size

@@ -18,7 +18,7 @@ import numpy as np
 from vlmrm_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from vlmrm_fast.relabel.drawing import StateDrawer
+    from vlmrm_fast.relabel.drawing import TaskDrawer
 
 # A chunk is what is decoded or drawn in one go. 64 frames keep the overhead of a chunk below a
 # thousandth; large frames come in smaller chunks, so that half a dozen of them stay small.
@@ -78,7 +78,7 @@ class Source(abc.ABC):
     names: list[str]
     lengths: list[int | None]
     facts: dict[str, str]
-    drawer: StateDrawer | None = None
+    drawer: TaskDrawer | None = None
 
     @abc.abstractmethod
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
