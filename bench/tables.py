@@ -310,6 +310,24 @@ def deferred_table(results: dict[str, Any]) -> str:
     return "\n".join(table) if len(table) > 2 else ""
 
 
+def skipping_table(results: dict[str, Any]) -> str:
+    """Return the table of scoring every k-th step, with misses of its goals in bold."""
+    table = [
+        "| `cartpole-upright`, built-in model | env-steps a CPU second | against | goal |",
+        "|---|---|---|---|",
+    ]
+    for every, goal in ((2, 1.7), (4, 3.0), (8, 5.0)):
+        info = look_up(results, f"test_score_every[{every}]")
+        if info is None:
+            table.append(f"| score_every={every} | not measured | | **>= {goal}x: missed** |")
+            continue
+        wanted = f">= {goal}x"
+        wanted = wanted if info["ratio"] >= goal else f"**{wanted}: missed**"
+        speed, ratio = f"{info['steps_per_cpu_second']:,.0f}", f"{info['ratio']:.2f}x every step"
+        table.append(f"| score_every={every} | {speed} | {ratio} | {wanted} |")
+    return "\n".join(table)
+
+
 def claim(results: dict[str, Any]) -> str:
     """Return the sentence of the first screen."""
     render = find(results, "test_ray[224-moving]")
@@ -347,7 +365,7 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the tables of README.md and docs/renderer.md."""
+    """Rewrite the tables of README.md, docs/renderer.md and docs/reward-options.md."""
     readme = ROOT / "README.md"
     text = readme.read_text()
     results = load("cpu.json")
@@ -366,6 +384,8 @@ def main() -> None:
     readme.write_text(text)
     page = ROOT / "docs" / "renderer.md"
     page.write_text(replace_block(page.read_text(), "likeness", likeness_misses(results)))
+    page = ROOT / "docs" / "reward-options.md"
+    page.write_text(replace_block(page.read_text(), "skipping", skipping_table(results)))
 
 
 if __name__ == "__main__":
