@@ -312,6 +312,21 @@ def test_diverged_steps_are_not_counted_by_the_normalisation() -> None:
     np.testing.assert_allclose(given.reward, expected, rtol=1e-6)
 
 
+def test_fewer_frames_than_before_need_no_other_memory() -> None:
+    reward = Shades()
+    frames = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    with reward.scorer() as scorer:
+        tickets = [scorer.submit(frames)]
+        ring = scorer._ring
+        tickets += [scorer.submit(frames[:rows]) for rows in (2, 5, 1, 3)]
+        assert scorer._ring is ring
+        for ticket in tickets:
+            found = scorer.collect([ticket])[0]
+            np.testing.assert_allclose(found, reward.score(frames)[: len(found)], atol=2e-5)
+        # What is drawn into the scorer's memory fills it.
+        assert scorer.acquire((2, 16, 16, 3)).shape == (2, 16, 16, 3)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [

@@ -137,6 +137,19 @@ class RewardStream:
         every = self.options.score_every
         return None if every == 1 else (length % every == 0) | ending
 
+    def reduce(self, scores: np.ndarray, count: int) -> np.ndarray:
+        """Make one reward of those of several cameras.
+
+        Args:
+            scores: (C * n,), one camera after the other.
+            count: n.
+
+        Returns:
+            (n,); the rewards of a single camera pass unchanged.
+        """
+        by_camera = scores.reshape(-1, count)
+        return np.asarray(getattr(np, self.options.camera_reduce)(by_camera, axis=0))
+
     def step(
         self,
         scores: np.ndarray,
@@ -157,9 +170,7 @@ class RewardStream:
         """
         due = np.ones(len(self._last), bool) if due is None else due
         if due.any():
-            reduce = getattr(np, self.options.camera_reduce)
-            # One camera's rewards pass unchanged through each of the three.
-            self._last[due] = reduce(scores.reshape(-1, int(due.sum())), axis=0)
+            self._last[due] = self.reduce(scores, int(due.sum()))
         held = self._last if self.options.unscored == "hold" else self._last * due
         value: np.ndarray = held
         if self.options.normalize:
