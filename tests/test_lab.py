@@ -82,6 +82,8 @@ def test_a_run_leaves_a_table_csv_json_and_a_page(config, capsys, tmp_path):
     assert epics == sorted(epics)
     assert tree["go"] is True
     assert tree["groups"]["near miss"] > 0
+    assert tree["settings"]["num_states"] == 90
+    assert len(tree["models"]["builtin"]["weights_sha256"]) == 64
     page = (tmp_path / "lab" / "lab.html").read_text()
     assert page.count('src="data:image/png;base64,') == 1 + 3 * (1 + 4 * 6)
     assert "EPIC distance over alpha" in page

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The renderer's page shows calls without the model that they need.
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("scoring", "looks", "tasks")))
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("scoring", "looks", "tasks", "prompt-lab")))
 SNIPPETS = {
     f"{page}-{index}": snippet
     for page in PAGES
