@@ -105,3 +105,14 @@ def test_a_truth_of_no_states_is_empty() -> None:
     }
     reward, success = task.ground_truth(model(), fields)
     assert reward.shape == success.shape == (0,)
+
+
+def test_poses_are_drawn_as_the_built_in_models_training_drew_them() -> None:
+    # A new name in the tables of poses or arms would change every later draw.
+    rng, data = np.random.default_rng(7), mujoco.MjData(model())
+    assert poses.draw_pose_names(3, rng) == ["sitting_knees_bent", "falling_forward", "lying_back"]
+    assert poses.draw_pose_names(3, rng) == ["standing_one_leg", "kneeling", "lying_side"]
+    for name in poses.POSES:
+        poses.sample_pose(model(), data, name, rng)
+    assert np.sum(data.qpos * np.arange(model().nq)) == pytest.approx(-69.78281230565, rel=1e-9)
+    assert rng.random() == 0.21439613109783007
