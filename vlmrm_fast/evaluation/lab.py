@@ -30,6 +30,9 @@ from vlmrm_fast.scoring import make_folder
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
 
+# What a report says of a model, beside its name.
+_DETAILS = ("weights_sha256", "image_size", "embed_dim", "device", "precision", "engine", "compat")
+
 
 @dataclass(frozen=True)
 class LabConfig:
@@ -88,7 +91,7 @@ class Plan:
         models: as the user wrote them.
         cameras: by the user's words.
         reward: makes the reward of a model for given goals, baseline and strength.
-        sort: what ranks.
+        settings: the configuration, for the record.
     """
 
     subject: Subject
@@ -96,7 +99,7 @@ class Plan:
     models: tuple[str, ...]
     cameras: dict[str, Any]
     reward: Callable[[str], VLMReward]
-    sort: str
+    settings: LabConfig
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Trial:
         rewards: (N, P) float32.
         rows: P rows, in the order of the candidates.
         seconds: for drawing, encoding and scoring.
+        details: of the model: weights, precision, device.
     """
 
     model: str
@@ -116,6 +120,7 @@ class Trial:
     rewards: np.ndarray
     rows: list[Row]
     seconds: float
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -204,9 +209,7 @@ def make_plan(config: LabConfig) -> Plan:
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
-    return Plan(
-        subject, candidates, models, cameras, _reward_maker(config, candidates), config.sort
-    )
+    return Plan(subject, candidates, models, cameras, _reward_maker(config, candidates), config)
 
 
 def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> TaskSubject:
@@ -308,12 +311,13 @@ def _trials_of(model: str, plan: Plan) -> Any:
         [each.baseline for each in plan.candidates],
         [each.alpha for each in plan.candidates],
     )
+    details = {key: value for key, value in reward.describe().items() if key in _DETAILS}
     for text, camera in plan.cameras.items():
         start = time.perf_counter()
         frames = plan.subject.frames(reward.image_size, camera)
         rewards = np.concatenate([reward.score_many(chunk, prompts) for chunk in frames])
         rows = make_rows(rewards, plan, model, text)
-        yield Trial(model, text, rewards, rows, time.perf_counter() - start)
+        yield Trial(model, text, rewards, rows, time.perf_counter() - start, details)
 
 
 def make_rows(rewards: np.ndarray, plan: Plan, model: str, camera: str) -> list[Row]:
@@ -341,7 +345,7 @@ def make_rows(rewards: np.ndarray, plan: Plan, model: str, camera: str) -> list[
 
 
 def _result(plan: Plan, trials: list[Trial], failures: dict[str, str]) -> LabResult:
-    rows = rank_rows([row for trial in trials for row in trial.rows], plan.sort)
+    rows = rank_rows([row for trial in trials for row in trial.rows], plan.settings.sort)
     return LabResult(plan, list(trials), rows, dict(failures))
 
 
