@@ -179,6 +179,8 @@ class _Job:
         first = journal.progress.rows
         total = self.source.lengths
         line = ProgressLine(self.config.progress, total, first)
+        if first:
+            line.resumed(journal.progress)
         broken: BrokenEpisodeError | None = None
         start = (journal.progress.episode, journal.progress.frame)
         shape = (reward.batch_size, len(self.wanted.goals))
@@ -261,8 +263,8 @@ class _Job:
         now = journal.progress
         name = self.source.names[now.episode]
         return BrokenEpisodeError(
-            f"{name}: {error} Kept in {self.folder}: the rewards of {now.rows} frames of "
-            f"{len(now.ended)} whole episodes and of {now.frame} frames of this one. Mend it and "
+            f"{name}: {error} Kept in {self.folder}: the rewards of {now.rows - now.frame} frames "
+            f"of {len(now.ended)} episodes before it, and of {now.frame} of its own. Mend it and "
             "use --resume, or add --skip-broken to go on without the rest of it."
         )
 
