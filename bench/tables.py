@@ -278,6 +278,22 @@ def training_table(results: dict[str, Any]) -> str:
     return "\n".join(table)
 
 
+def relabel_table(results: dict[str, Any]) -> str:
+    """Return the table of relabelling stored trajectories; empty where it was not measured."""
+    table = [
+        "| relabel | frames/s | of the encoder's own rate | goal |",
+        "|---|---|---|---|",
+    ]
+    for case in ("builtin-video", "builtin-cartpole", "builtin-humanoid", "ViT-B-32-video"):
+        if (info := look_up(results, f"test_relabel[{case}]")) is None:
+            continue
+        ratio = info["ratio_to_encoder"]
+        goal = ">= 0.9" if ratio >= 0.9 else "**>= 0.9: missed**"
+        what = f"{info['stored']}, {info['model']}"
+        table.append(f"| {what} | {info['frames_per_second']:,.0f} | {ratio:.2f} | {goal} |")
+    return "\n".join(table) if len(table) > 2 else ""
+
+
 def deferred_table(results: dict[str, Any]) -> str:
     """Return the table of training with rewards that come later."""
     table = [
@@ -357,6 +373,8 @@ def main() -> None:
     tables = f"{speed_table(results)}\n\n{towers_table(results)}\n\n{training_table(results)}"
     if deferred := deferred_table(results):
         tables += f"\n\n{deferred}"
+    if relabelled := relabel_table(results):
+        tables += f"\n\n{relabelled}"
     text = replace_block(text, "table", tables)
     text = replace_block(text, "renderer", renderer_table(results))
     measured = RESULTS / "gpu.json"
