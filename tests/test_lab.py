@@ -6,14 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_runs import tiny_config
 
 from vlmrm_fast import VLMReward, cli, clip
+from vlmrm_fast.config import EvaluationConfig
 from vlmrm_fast.errors import ArgumentError, UnknownNameError, VLMRMError
 from vlmrm_fast.evaluation.candidates import ALPHAS, cross, parse_alphas, parse_camera
 from vlmrm_fast.evaluation.lab import LabConfig, make_plan, run_lab, score_plan
 from vlmrm_fast.evaluation.metrics import auc, epic_distance
 from vlmrm_fast.rendering import Camera
 from vlmrm_fast.tasks import get_task
+from vlmrm_fast.train import train
 
 NONSENSE = ("a bowl of soup", "purple elephants dancing", "xyzzy")
 GOAL, BASELINE = "a robot kneeling", "a robot"
@@ -28,6 +31,15 @@ def config(tmp_path):
         num_states=60,
         out=str(tmp_path / "lab"),
     )
+
+
+@pytest.fixture(scope="module")
+def tiny_run(untrained_folder, tmp_path_factory):
+    """A run whose policy lets the pole fall."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    film = EvaluationConfig(episodes=1, video_size=16)
+    train(tiny_config(untrained_folder, folder, episode_length=150, steps=32, evaluation=film))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +123,18 @@ def test_states_of_a_trained_policy_can_be_added(config, tmp_path):
     plan = make_plan(replace(config, states=str(tmp_path / "visited.npz")))
     assert (plan.subject.groups == "trajectory").sum() == 10
     assert plan.subject.goal[-10:].all()
+
+
+def test_states_that_a_run_visits_can_be_added(config, tiny_run):
+    plan = make_plan(replace(config, run=str(tiny_run)))
+    visited = plan.subject.groups == "trajectory"
+    assert visited.sum() == 30
+    # A policy that was hardly trained starts upright and falls.
+    assert 0 < plan.subject.goal[visited].mean() < 1
+    with pytest.raises(ArgumentError, match="run must be of the task 'humanoid-kneeling', got"):
+        make_plan(replace(config, source="humanoid-kneeling", run=str(tiny_run)))
+    with pytest.raises(VLMRMError, match=r"has no config\.yaml"):
+        make_plan(replace(config, run="missing"))
 
 
 def broken_folder(untrained_folder, folder):

@@ -55,6 +55,8 @@ class LabConfig:
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
+        run: a run of the task: states that its newest checkpoint visits are added, half as many
+            as the others.
         seed: of the states.
         sort: rank by epic, pearson, spearman, auc, near_auc, fpr, margin or top.
         out: folder for lab.csv, lab.json and lab.html.
@@ -73,6 +75,7 @@ class LabConfig:
     reference: bool = True
     num_states: int = 1000
     states: str | None = None
+    run: str | None = None
     seed: int = 0
     sort: str = "epic"
     out: str = "lab"
@@ -192,7 +195,7 @@ def make_plan(config: LabConfig) -> Plan:
     reference = None
     task: Any = None
     if config.source.endswith(".npz"):
-        given = [name for name in ("camera", "states", "textures") if getattr(config, name)]
+        given = [name for name in ("camera", "states", "run", "textures") if getattr(config, name)]
         if given:
             raise ArgumentError(f"{given[0]} must be left out where frames are given, got one.")
     else:
@@ -216,19 +219,24 @@ def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> Task
     """Return the posed states, each camera tried on one of them."""
     from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
 
-    states = make_state_set(
-        task, config.num_states, config.seed, trajectory=_load_states(config.states)
-    )
+    further = [_load_states(config.states)] if config.states else []
+    if config.run is not None:
+        from vlmrm_fast.evaluation.visited import visited_states
+
+        further.append(visited_states(config.run, task.name, max(1, config.num_states // 2)))
+    if len({rows.shape[1:] for rows in further}) > 1:
+        shapes = " and ".join(str(rows.shape) for rows in further)
+        raise ArgumentError(f"states must be as wide as those of the run, got {shapes}.")
+    trajectory = np.concatenate(further) if further else None
+    states = make_state_set(task, config.num_states, config.seed, trajectory=trajectory)
     states.check_classes()
     for camera in cameras.values():
         draw_states(task, states.states[:1], 16, camera)
     return TaskSubject(task, states)
 
 
-def _load_states(path: str | None) -> np.ndarray | None:
+def _load_states(path: str) -> np.ndarray:
     """Return the states of a NumPy file."""
-    if path is None:
-        return None
     try:
         loaded: Any = np.load(Path(path).expanduser(), allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
