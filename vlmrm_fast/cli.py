@@ -20,6 +20,8 @@ commands:
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
   score       score frames, a video or a task's states against prompts
+  relabel SOURCE
+              rewards for stored trajectories: Minari, LeRobot, videos, states, frames
   lab TASK --goal "..." ...
               judge prompts, strengths, models and cameras before training: go or no go
   fidelity TASK
@@ -41,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: those of the process.
 
     Returns:
-        The exit code: 0 for success, 1 where fidelity misses its gates, 2 for bad input, 130 or
-        143 after a signal, 141 where the output was closed.
+        The exit code: 0 for success, 1 where fidelity misses its gates or relabel skipped broken
+        episodes, 2 for bad input, 130 or 143 after a signal, 141 where the output was closed.
 
     Raises:
         ArgumentError: never; it is printed as one line.
@@ -104,6 +106,13 @@ def _score(arguments: list[str]) -> int:
     from vlmrm_fast.scoring import ScoreConfig, run_score
 
     return run_score(_parse(ScoreConfig, arguments, "score"))
+
+
+def _relabel(arguments: list[str]) -> int:
+    """Score stored trajectories."""
+    from vlmrm_fast.relabel import RelabelConfig, run_relabel
+
+    return run_relabel(_parse(RelabelConfig, arguments, "relabel"))
 
 
 def _lab(arguments: list[str]) -> int:
@@ -171,6 +180,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
     "score": _score,
+    "relabel": _relabel,
     "lab": _lab,
     "fidelity": _fidelity,
     "tasks": _tasks,

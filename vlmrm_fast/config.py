@@ -2,13 +2,14 @@
 
 Every option is a field here, a YAML key and a command-line flag of the same name. `None` means
 "as the task says"; a resolved configuration, as a run folder holds it, has no such field left
-that matters, so that it reproduces the run. Values are checked in `config_checks`. Nothing here has
-side effects or needs torch.
+that matters, so that it reproduces the run. Values are checked in `config_checks`, files of the
+paper's authors translated in `foreign_config`. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any, Literal
 from vlmrm_fast.coercion import from_dict
 from vlmrm_fast.config_checks import check_train_config
 from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.foreign_config import convert, is_foreign
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class AlgorithmConfig:
     """Policy class, by Stable-Baselines3's name."""
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     """Arguments of the algorithm, as NAME=VALUE; they go over the task's registered ones."""
+    task_settings: bool = True
+    """Whether the task's registered hyperparameters apply where none are given."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,9 @@ def to_yaml(config: TrainConfig) -> str:
 
 
 def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
-    """Read a configuration from YAML.
+    """Read a configuration from YAML, in our schema or in that of the paper's authors.
+
+    What means something else here than there is logged as warnings, one line each.
 
     Args:
         text: the YAML.
@@ -224,7 +232,14 @@ def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
         raise ArgumentError(f"{name} must be valid YAML, got: {error}") from error
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name} must be a YAML mapping such as `task: ...`, got {values!r}.")
-    return from_dict(TrainConfig, values)
+    if not is_foreign(values):
+        return from_dict(TrainConfig, values)
+    converted = convert(values)
+    config = from_dict(TrainConfig, converted.values)
+    _log.warning("%s is in the schema of the paper's authors. What changes:", name)
+    for note in converted.notes:
+        _log.warning("  %s.", note)
+    return config
 
 
 def load_config(path: str | Path) -> TrainConfig:

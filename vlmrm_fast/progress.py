@@ -120,7 +120,7 @@ class Progress:
         rate = (step - self._start) / max(now - self._began, 1e-9)
         left = (self.total - step) / max(rate, 1e-9)
         done = step / max(self.total, 1)
-        self.note(f"{step}/{self.total} ({done:.0%}), {_clock(left)} left  {text}")
+        self.note(f"{step}/{self.total} ({done:.0%}), {clock_text(left)} left  {text}")
 
     def note(self, text: str) -> None:
         """Show a line of text.
@@ -137,7 +137,7 @@ class Progress:
         sys.stderr.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """Return a duration as h:mm:ss or m:ss."""
     minutes, rest = divmod(int(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)

@@ -103,8 +103,8 @@ def resolve_hyperparameters(cls: type, values: Mapping[str, Any]) -> dict[str, A
     """Check the names of hyperparameters and turn what YAML can say into what SB3 takes.
 
     `learning_rate: linear_3e-4` is a schedule that falls to 0, `train_freq: [1, episode]` a pair,
-    `action_noise: normal_0.1` (or `ou_0.1`) a noise process, `policy_kwargs.activation_fn: ReLU`
-    a class of torch.nn.
+    `action_noise: normal_0.1` (or `ou_0.1`, or a mapping with the name of a class and its numbers)
+    a noise process, `policy_kwargs.activation_fn: ReLU` a class of torch.nn.
 
     Args:
         cls: the algorithm's class.
@@ -195,7 +195,7 @@ def build_algorithm(
     """
     check_action_space(cls, env.action_space)
     arguments = resolve_hyperparameters(cls, hyperparameters)
-    if isinstance(arguments.get("action_noise"), str):
+    if isinstance(arguments.get("action_noise"), (str, Mapping)):
         arguments["action_noise"] = _action_noise(arguments["action_noise"], env.action_space)
     if is_off_policy(cls):
         arguments.setdefault("buffer_size", _buffer_size(env, steps))
@@ -247,12 +247,14 @@ def _activation(name: str) -> type:
     return found
 
 
-def _action_noise(text: str, action_space: Any) -> Any:
-    """Return the noise process that "normal_SIGMA" or "ou_SIGMA" describes."""
+def _action_noise(text: str | Mapping[str, Any], action_space: Any) -> Any:
+    """Return the noise process that "normal_SIGMA", "ou_SIGMA" or a mapping describes."""
     import numpy as np
     from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
     kinds = {"normal": NormalActionNoise, "ou": OrnsteinUhlenbeckActionNoise}
+    if isinstance(text, Mapping):
+        return _noise_of(text, {kind.__name__: kind for kind in kinds.values()}, action_space.shape)
     kind, _, value = text.partition("_")
     try:
         sigma = float(value)
@@ -262,3 +264,22 @@ def _action_noise(text: str, action_space: Any) -> Any:
         raise ArgumentError(f"action_noise must be normal_SIGMA or ou_SIGMA, got {text!r}.")
     shape = action_space.shape
     return kinds[kind](mean=np.zeros(shape), sigma=np.full(shape, sigma))
+
+
+def _noise_of(values: Mapping[str, Any], kinds: Mapping[str, type], shape: Any) -> Any:
+    """Return the noise process of a mapping: a class of `kinds` by "name", and its numbers."""
+    import numpy as np
+
+    name = str(values.get("name"))
+    if name not in kinds:
+        error = unknown_name("action_noise.name", name, kinds)
+        raise error
+    numbers = {"mean": 0.0, **{key: value for key, value in values.items() if key != "name"}}
+    try:
+        for key in {"mean", "sigma"} & set(numbers):
+            numbers[key] = np.full(shape, float(numbers[key]))
+        return kinds[name](**numbers)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"action_noise must hold the numbers of {name}, got {dict(values)}: {error}."
+        ) from error

@@ -90,7 +90,8 @@ def _resolve_algorithm(config: TrainConfig, task: Task | GymTask | None) -> Any:
     cls = find_algorithm(name)
     registered: Mapping[str, Any] = {}
     # The task's settings belong to the algorithm that they were found for.
-    if task is not None and cls is find_algorithm(task.algorithm):
+    own = chosen.task_settings
+    if own and task is not None and cls is find_algorithm(task.algorithm):
         registered = task.hyperparameters
     merged = merge(registered, chosen.hyperparameters)
     resolve_hyperparameters(cls, merged)
