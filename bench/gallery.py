@@ -22,7 +22,6 @@ from PIL import Image
 from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Renderer, Scene
-from vlmrm_fast.tasks import get_task
 
 assert triton.__version__  # imported before any GL context, for both bring an LLVM
 
@@ -31,6 +30,9 @@ FEATURES = SCENES | MESH_SCENES
 # Why a picture outside of the bounds is so; those of `FEATURES` stand beside their scenes.
 COINCIDENT = "The legs coincide in the default pose, and OpenGL lights coinciding surfaces twice."
 REASONS = {"walker2d": COINCIDENT, "walker2d_v5": COINCIDENT}
+TASK_REASONS = {
+    "reacher": "OpenGL interpolates the glare of the camera's light between the floor's corners."
+}
 HEAD = """<!doctype html><meta charset="utf-8"><title>vlmrm-fast gallery</title>
 <style>body{font:14px sans-serif;margin:1em}td{padding:2px 8px;vertical-align:top}
 .miss{color:#b00;font-weight:bold}img{display:block}</style>
@@ -63,11 +65,9 @@ def rows() -> Iterator[Row]:
 
 
 def task_row(name: str) -> Row:
-    """Return a task's scene: the default pose and three random ones."""
-    task = get_task(name)
-    model = task.load_model()
-    worlds = parity.random_worlds(model, 3, default=True)
-    return Row("tasks", name, model, task.camera, worlds, reason=REASONS.get(name, ""))
+    """Return a task's scene in three of its posed states."""
+    model, worlds, camera = parity.posed_worlds(name, 3)
+    return Row("tasks", name, model, camera, worlds, reason=TASK_REASONS.get(name, ""))
 
 
 def feature_row(name: str) -> Row:

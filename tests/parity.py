@@ -226,6 +226,19 @@ def task_scenes() -> list[str]:
     return list(scenes.values())
 
 
+def posed_worlds(name: str, count: int) -> tuple[mujoco.MjModel, list[mujoco.MjData], Any]:
+    """Return a task's model, worlds in its posed states, and its camera."""
+    task = get_native_task(name)
+    model = task.load_model()
+    assert task.posed_states is not None
+    worlds = []
+    for qpos in task.posed_states(model, np.random.default_rng(0), count).qpos:
+        worlds.append(mujoco.MjData(model))
+        worlds[-1].qpos[:] = qpos
+        mujoco.mj_forward(model, worlds[-1])
+    return model, worlds, task.camera
+
+
 def load_gymnasium(name: str) -> mujoco.MjModel:
     """Compile one of gymnasium's models."""
     return mujoco.MjModel.from_xml_path(str(ASSETS / f"{name}.xml"))

@@ -14,13 +14,21 @@ from parity import (
     gymnasium_views,
     load_gymnasium,
     pairs,
+    posed_worlds,
     random_worlds,
     task_scenes,
 )
 from small_scenes import SCENES
 
 from vlmrm_fast.rendering import Camera
-from vlmrm_fast.tasks import get_task
+
+TASK_BOUNDS = {
+    # Marks of the shadow map near the horizon, as below.
+    "hopper": Figures(38.0, 0.995, 0.005),
+    # MuJoCo interpolates the glare of the camera's own light between the corners of the floor's
+    # few triangles, which shows where the floor is seen from right above.
+    "reacher": Figures(25.0, 0.98, 0.23),
+}
 
 
 def _forward(model: mujoco.MjModel) -> mujoco.MjData:
@@ -87,10 +95,9 @@ def test_a_tracking_camera_is_mujocos(oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("name", task_scenes())
 def test_task_scenes_look_as_in_mujoco(oracle: Oracle, name: str) -> None:
-    task = get_task(name)
-    model = task.load_model()
-    for theirs, ours in pairs(oracle, model, random_worlds(model, 2), task.camera):
-        assert compare(theirs, ours).within(BOUNDS)
+    for theirs, ours in pairs(oracle, *posed_worlds(name, 2)):
+        figures = compare(theirs, ours)
+        assert figures.within(TASK_BOUNDS.get(name, BOUNDS)), figures
 
 
 def test_equal_pictures_have_the_best_figures() -> None:

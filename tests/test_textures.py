@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +18,10 @@ from vlmrm_fast.config import from_yaml
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.envs.dressing import dress
 from vlmrm_fast.errors import ArgumentError, ModelError, UnknownNameError
+from vlmrm_fast.evaluation.lab import LabConfig, make_plan
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.sb3.building import build_task, resolve
+from vlmrm_fast.scoring import ScoreConfig, score_frames
 from vlmrm_fast.tasks import get_task, native_task_names, textures
 
 SCRIPT = Path(__file__).parent.parent / "tools" / "make_textures.py"
@@ -154,6 +157,27 @@ def test_textures_of_a_run_are_checked_before_any_work() -> None:
         from_yaml("{task: humanoid-kneeling, camera: {textures: photo}}")
     with pytest.raises(UnknownNameError, match=r"textures of cartpole must be one of original"):
         resolve(from_yaml("{task: cartpole, camera: {textures: photographic}}"))
+
+
+def test_score_and_lab_draw_a_task_in_the_look_that_is_asked_for() -> None:
+    config = ScoreConfig(task="cartpole-upright", num_states=4)
+    plain, dressed = (
+        score_frames(replace(config, textures=t)).rewards for t in (None, "photographic")
+    )
+    assert plain.shape == dressed.shape
+    assert not np.allclose(plain, dressed)
+    lab = LabConfig("cartpole-upright", num_states=30)
+    frames = [
+        next(iter(make_plan(replace(lab, textures=look)).subject.frames(16, None)))
+        for look in (None, "photographic")
+    ]
+    assert not np.array_equal(*frames)
+    with pytest.raises(UnknownNameError, match=r"textures must be one of original, photographic"):
+        make_plan(LabConfig("cartpole-upright", textures="wood"))
+    with pytest.raises(ArgumentError, match="textures must be left out where frames are given"):
+        score_frames(ScoreConfig(source="a.npz", textures="original"))
+    with pytest.raises(ArgumentError, match="textures must be left out where frames are given"):
+        make_plan(LabConfig("a.npz", textures="original"))
 
 
 class _Mean:

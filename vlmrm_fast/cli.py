@@ -19,6 +19,8 @@ commands:
   train TASK | CONFIG.yaml | "A SENTENCE" --env ID
               train an agent; leaves video, plots, metrics and checkpoints in a run folder
   eval RUN    report card of a run: success, reward against ground truth, policies, video
+  compare RUN RUN ...
+              learning curves and results of runs, seeds of one configuration together
   score       score frames, a video or a task's states against prompts
   relabel SOURCE
               rewards for stored trajectories: Minari, LeRobot, videos, states, frames
@@ -101,6 +103,13 @@ def _eval(arguments: list[str]) -> int:
     return run_eval(_parse(CardConfig, arguments, "eval"))
 
 
+def _compare(arguments: list[str]) -> int:
+    """Compare runs."""
+    from vlmrm_fast.evaluation.compare import CompareConfig, run_compare
+
+    return run_compare(_parse(CompareConfig, arguments, "compare"))
+
+
 def _score(arguments: list[str]) -> int:
     """Score frames."""
     from vlmrm_fast.scoring import ScoreConfig, run_score
@@ -179,6 +188,7 @@ def _show(table: Any) -> None:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "eval": _eval,
+    "compare": _compare,
     "score": _score,
     "relabel": _relabel,
     "lab": _lab,

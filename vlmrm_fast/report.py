@@ -104,14 +104,14 @@ def tasks_table() -> Any:
 
     from vlmrm_fast.tasks import get_task, task_names
 
-    table = Table(title="Tasks", show_lines=True)
+    table = Table(title="Tasks")
     table.add_column("task", no_wrap=True)
-    table.add_column("what it is, and its goal prompt")
-    table.add_column("trained by", no_wrap=True)
+    table.add_column("goal prompt")
+    table.add_column("steps", no_wrap=True)
     for name in task_names():
         task = get_task(name)
-        settings = f"{task.algorithm}\n{task.total_steps:,} steps\nhorizon {task.horizon}"
-        table.add_row(name, f'{task.description}\n"{task.goal}"', settings)
+        steps = f"{task.algorithm} {task.total_steps / 1e6:g} M"
+        table.add_row(name, task.goal, steps)
     return table
 
 

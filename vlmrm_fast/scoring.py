@@ -39,6 +39,7 @@ class ScoreConfig:
         out: folder for scores.csv and scores.png.
         num_states: states of the task to draw.
         seed: of the task's states.
+        textures: look of the task's scene: original or photographic; None: the task's.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "fp16", "bf16", "int8" or "fp8".
         compat: reproduce the numbers of the paper's authors.
@@ -53,6 +54,7 @@ class ScoreConfig:
     out: str = "scores"
     num_states: int = 200
     seed: int = 0
+    textures: str | None = None
     device: str = "auto"
     precision: str = "auto"
     compat: bool = False
@@ -162,18 +164,24 @@ def _find_task(config: ScoreConfig) -> Task | GymTask | None:
     """Return the task to draw, or None where files are scored.
 
     Raises:
-        ArgumentError: both or neither are given, or the number of states is not positive.
+        ArgumentError: both or neither are given, the number of states is not positive, or frames
+            are to be shown in another look.
     """
     if (config.source is None) == (config.task is None):
         given = "neither" if config.source is None else "both"
         raise ArgumentError(f"source or --task must be given, one of them, got {given}.")
     if config.task is None:
+        if config.textures is not None:
+            raise ArgumentError(
+                f"textures must be left out where frames are given, got {config.textures!r}."
+            )
         return None
     if config.num_states < 1:
         raise ArgumentError(f"num_states must be at least 1, got {config.num_states}.")
     from vlmrm_fast.tasks import get_task
 
-    return get_task(config.task)
+    task = get_task(config.task)
+    return task.with_textures(config.textures or task.textures)
 
 
 class _Unscored:

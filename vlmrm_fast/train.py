@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,8 @@ def _check_disk(folder: Path, model: Any, config: TrainConfig) -> None:
 
 def _check_resume(config: TrainConfig, found: checkpoints.Checkpoint) -> None:
     """Check that a resumed run is the one that was saved, down to what its replay buffer holds."""
-    saved, asked = _fixed_fields(from_yaml(found.config)), _fixed_fields(config)
+    saved = fixed_fields(from_yaml(found.config), _MAY_CHANGE)
+    asked = fixed_fields(config, _MAY_CHANGE)
     for name in {**saved, **asked}:
         if saved.get(name) != asked.get(name):
             raise ArgumentError(
@@ -234,8 +235,16 @@ def _check_resume(config: TrainConfig, found: checkpoints.Checkpoint) -> None:
             )
 
 
-def _fixed_fields(config: TrainConfig) -> dict[str, Any]:
-    """Return all that decides what is learnt, by dotted name; tuples are lists."""
+def fixed_fields(config: TrainConfig, but: Collection[str]) -> dict[str, Any]:
+    """Return the fields of a configuration by dotted name; tuples are lists.
+
+    Args:
+        config: the configuration.
+        but: fields, or groups of fields, that are left out.
+
+    Returns:
+        Values by name, such as "reward.alpha".
+    """
     fields: dict[str, Any] = {}
 
     def visit(prefix: str, values: Mapping[str, Any]) -> None:
@@ -246,7 +255,7 @@ def _fixed_fields(config: TrainConfig) -> dict[str, Any]:
                 fields[prefix + name] = value
 
     every = to_dict(config)
-    visit("", {name: value for name, value in every.items() if name not in _MAY_CHANGE})
+    visit("", {name: value for name, value in every.items() if name not in but})
     return fields
 
 

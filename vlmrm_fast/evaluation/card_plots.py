@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlmrm_fast.evaluation.policies import pooled
 from vlmrm_fast.evaluation.recording import JUDGE, OWN, Policy
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def plot_rewards(card: Card) -> Any:
         A matplotlib `Figure`: the newest policy on the left, all policies on the right.
     """
     every = [*card.policies, *([card.random] if card.random else [])]
+    edges = np.histogram_bin_edges(pooled(every)[0][OWN], 40)
     figure = _figure(10, 3.2)
     for axes, policies, title in zip(
         figure.subplots(1, 2, sharex=True),
@@ -64,7 +66,7 @@ def plot_rewards(card: Card) -> Any:
         (f"{card.newest.name}", f"all {len(every)} policies"),
         strict=True,
     ):
-        _spread(axes, policies)
+        _spread(axes, policies, edges)
         axes.set(title=title, xlabel="VLM reward of a state", ylabel="states")
     return figure
 
@@ -112,19 +114,23 @@ def plot_policies(card: Card) -> Any:
     """
     rows = card.report["policies"]
     names = [name for name in (OWN, JUDGE) if name in rows[0]["returns"]]
-    figure = _figure(5 * len(names), 3.8)
+    figure = _figure(5.5 * len(names), 3.8)
+    trained = [row for row in rows if row["step"] is not None]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        color = _VLM if name == OWN else _JUDGE
         for row in rows:
-            own, truth = row["returns"][name], row["ground_truth_return"]
-            marker = "x" if row["step"] is None else "o"
-            axes.plot(own["mean"], truth["mean"], marker, color=color)
-            label = "random" if row["step"] is None else f"{row['step'] / 1000:g}k"
-            axes.annotate(
-                label, (own["mean"], truth["mean"]), textcoords="offset points", xytext=(4, 4)
-            )
+            if row["step"] is None:
+                place = row["returns"][name]["mean"], row["ground_truth_return"]["mean"]
+                axes.plot(*place, "x", color="black", label=row["name"])
+        dots = axes.scatter(
+            [row["returns"][name]["mean"] for row in trained],
+            [row["ground_truth_return"]["mean"] for row in trained],
+            c=[row["step"] for row in trained],
+            cmap="viridis",
+        )
+        figure.colorbar(dots, ax=axes, label="environment steps")
         whose = "VLM" if name == OWN else "judge's"
         axes.set(xlabel=f"{whose} return of an episode", ylabel="ground-truth return")
+        axes.legend(loc="best", fontsize="small")
     return figure
 
 
@@ -144,10 +150,9 @@ def _dot(axes: Any, step: int, share: Any) -> None:
     axes.errorbar([step], [share["mean"]], yerr=spread, **look)
 
 
-def _spread(axes: Any, policies: list[Policy]) -> None:
+def _spread(axes: Any, policies: list[Policy], edges: np.ndarray) -> None:
     """Draw histograms of rewards by class."""
-    own = np.concatenate([policy.record.scores[OWN] for policy in policies])
-    edges = np.histogram_bin_edges(own, 40)
+    own = pooled(policies)[0][OWN]
     if any(policy.record.success is None for policy in policies):
         axes.hist(own, edges, color=_VLM)
         return

@@ -48,6 +48,7 @@ class LabConfig:
             folder or "hf-hub:ORG/NAME".
         camera: cameras to try: "task", the name or id of one in the task's model, or a free one
             as "distance=4,azimuth=90,elevation=-10,lookat=0/0/1,track_body=torso".
+        textures: look of the task's scene: original or photographic; None: the task's.
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
@@ -65,6 +66,7 @@ class LabConfig:
     alpha: Words = ()
     model: Words = ()
     camera: Words = ()
+    textures: str | None = None
     reference: bool = True
     num_states: int = 1000
     states: str | None = None
@@ -182,15 +184,17 @@ def make_plan(config: LabConfig) -> Plan:
     models = tuple(dict.fromkeys(_split(config.model))) or ("builtin",)
     goals, baselines = _flat(config.goal), _flat(config.baseline)
     subject: Subject
-    reference, task = None, None
+    reference = None
+    task: Any = None
     if config.source.endswith(".npz"):
-        if config.camera or config.states:
-            given = "camera" if config.camera else "states"
-            raise ArgumentError(f"{given} must be left out where frames are given, got one.")
+        given = [name for name in ("camera", "states", "textures") if getattr(config, name)]
+        if given:
+            raise ArgumentError(f"{given[0]} must be left out where frames are given, got one.")
     else:
         from vlmrm_fast.tasks import get_task
 
         task = get_task(config.source)
+        task = task.with_textures(config.textures or task.textures)
         baselines = baselines or ([task.baseline] if task.baseline else [])
         reference = (task.goal, task.baseline) if config.reference else None
     alphas = parse_alphas(_flat(config.alpha), bool(baselines))

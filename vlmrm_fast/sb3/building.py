@@ -60,12 +60,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
-    """Return the look that is drawn; for a task that draws itself, one that it has."""
-    wanted = config.camera.textures or (task.textures if task else "original")
-    if isinstance(task, GymTask) and wanted not in task.looks:
-        error = unknown_name(f"textures of {task.name}", wanted, task.looks)
-        raise error
-    return wanted
+    """Return the look that is drawn; for a task, one that it has."""
+    if task is None:
+        return config.camera.textures or "original"
+    return task.with_textures(config.camera.textures or task.textures).textures
 
 
 def _check_camera(camera: CameraConfig, task: GymTask) -> None:
@@ -152,11 +150,9 @@ def build_task(config: TrainConfig, extra_steps: int = 0) -> Task | GymTask:
     # A task that asks for success at every step asks so of any episode length.
     if task.success_steps == task.horizon:
         changes["success_steps"] = config.episode_length
-    if isinstance(task, GymTask):
-        return dataclasses.replace(
-            task, textures=config.camera.textures or task.textures, **changes
-        )
     task = task.with_textures(config.camera.textures or task.textures)
+    if isinstance(task, GymTask):
+        return dataclasses.replace(task, **changes)
     if config.camera.camera is not None:
         changes["view"] = _camera_name(config.camera.camera)
     elif config.camera.is_free:

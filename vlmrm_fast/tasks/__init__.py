@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from vlmrm_fast.errors import ArgumentError, unknown_name
-from vlmrm_fast.tasks import cartpole, classic, humanoid
+from vlmrm_fast.tasks import cartpole, classic, humanoid, locomotion, reacher
 from vlmrm_fast.tasks.gym_task import GymTask
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, fields_from_data, fields_from_states
 
-_NATIVE: tuple[Task, ...] = (cartpole.TASK, *humanoid.TASKS)
+_NATIVE: tuple[Task, ...] = (
+    cartpole.TASK,
+    *humanoid.TASKS,
+    *locomotion.TASKS,
+    reacher.TASK,
+)
 _GYM: tuple[GymTask, ...] = (classic.CARTPOLE, classic.MOUNTAINCAR)
 _TASKS: dict[str, Task | GymTask] = {
     **{task.name: task for task in _NATIVE},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,23 @@ class GymTask:
             error = unknown_name("textures", textures, self.looks)
             raise error
         return make_env(self, textures, kwargs)
+
+    def with_textures(self, textures: str) -> GymTask:
+        """Return the same task with another picture.
+
+        Args:
+            textures: one of `looks`.
+
+        Returns:
+            A task whose environments draw that picture.
+
+        Raises:
+            UnknownNameError: if there is no such picture.
+        """
+        if textures not in self.looks:
+            error = unknown_name(f"textures of {self.name}", str(textures), self.looks)
+            raise error
+        return dataclasses.replace(self, textures=textures)
 
     def set_state(self, env: gymnasium.Env, state: np.ndarray) -> None:
         """Put an environment into a state; the episode's counters stay as they are.

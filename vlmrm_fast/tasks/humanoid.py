@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vlmrm_fast.tasks import humanoid_truth as truth
 from vlmrm_fast.tasks import poses
+from vlmrm_fast.tasks.gym_robots import model_path
 from vlmrm_fast.tasks.task import Fields, PosedStates, Task, draw_names
 from vlmrm_fast.tasks.textures import load
 
@@ -36,10 +36,7 @@ def load_model(textures: str = "original") -> Any:
     Returns:
         The model that Humanoid-v5 loads, from the installed gymnasium, in that look.
     """
-    import gymnasium
-
-    folder = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
-    return load(folder / "humanoid.xml", textures)
+    return load(model_path("humanoid.xml"), textures)
 
 
 def observation(model: Any, fields: Fields) -> np.ndarray:
