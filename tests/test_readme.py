@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The renderer's page shows calls without the model that they need.
-PAGES = ("README.md", "docs/scoring.md")
+PAGES = ("README.md", "docs/scoring.md", "docs/classic-control.md")
 SNIPPETS = {
     f"{page}-{index}": snippet
     for page in PAGES
