@@ -1,5 +1,6 @@
 """Fixtures of every test: generators restored, GPU tests where there is a GPU, GL after triton."""
 
+import json
 import os
 import random
 import shutil
@@ -55,6 +56,28 @@ def untrained_folder(tmp_path_factory):
     shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, folder)
     torch.manual_seed(0)
     clip.save_model(clip.build_model(folder), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A CLIP for 32 x 32 pixels with random weights, on disk; not to be changed."""
+    from vlmrm_fast.clip import build_model, save_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = {
+        "model_cfg": {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16}
+            | {"head_width": 8},
+            "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2}
+            | {"layers": 1},
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    save_model(build_model(folder), folder)
     return str(folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import tiny_config, tiny_model
+from tiny_runs import tiny_config
 
 from vlmrm_fast import train as training
 from vlmrm_fast.cli import main
@@ -20,19 +20,18 @@ from vlmrm_fast.run_folder import read_metrics
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(tiny_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of runs a0, a1 (two seeds) and b0 (another goal); not to be changed."""
     folder = tmp_path_factory.mktemp("runs")
-    model = tiny_model(folder / "model")
     evaluation = EvaluationConfig(episodes=2, video=False)
-    other = RewardConfig(model=model, goal=("a pole lying down",))
+    other = RewardConfig(model=tiny_folder, goal=("a pole lying down",))
     for name, seed, reward in (
-        ("a0", 0, RewardConfig(model=model)),
-        ("a1", 1, RewardConfig(model=model)),
+        ("a0", 0, RewardConfig(model=tiny_folder)),
+        ("a1", 1, RewardConfig(model=tiny_folder)),
         ("b0", 0, other),
     ):
         changes = {"seed": seed, "reward": reward, "steps": 96, "evaluation": evaluation}
-        training.train(tiny_config(model, folder / name, **changes))
+        training.train(tiny_config(tiny_folder, folder / name, **changes))
     assert main(["eval", str(folder / "a0"), "--episodes", "2", "--labelled-states", "30"]) == 0
     return folder
 

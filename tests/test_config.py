@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmrm_fast.coercion import merge, parse_assignments, parse_value
+from vlmrm_fast.coercion import merge, parse_assignments, parse_camera, parse_value
 from vlmrm_fast.config import (
     CameraConfig,
     CheckpointConfig,
@@ -168,3 +168,60 @@ def test_nested_mappings_merge_key_by_key() -> None:
     below = {"a": 1, "b": {"c": 2, "d": 3}}
     assert merge(below, {"b": {"c": 4}, "e": 5}) == {"a": 1, "b": {"c": 4, "d": 3}, "e": 5}
     assert below == {"a": 1, "b": {"c": 2, "d": 3}}
+
+
+def test_reward_options_are_fields_with_checks() -> None:
+    config = from_yaml(
+        f"""
+task: {TASK}
+reward:
+  rule: softmax
+  negatives: [a cart, an empty room]
+  temperature: 2e-2
+  goal_images: picture.png
+  image_weight: 1
+  mode: add
+  env_weight: 0.1
+  normalize: yes
+  score_every: 4
+  unscored: zero
+camera: {{more_cameras: ["side", "azimuth=90,lookat=[0,0,1]"], camera_reduce: min}}
+"""
+    )
+    assert config.reward.negatives == ("a cart", "an empty room")
+    assert config.reward.goal_images == ("picture.png",)
+    assert config.reward.temperature == 0.02
+    assert config.reward.normalize is True
+    assert config.camera.more_cameras == ("side", "azimuth=90,lookat=[0,0,1]")
+    assert from_yaml(to_yaml(config)) == config
+    for changes, text in (
+        ({"rule": "sofmax"}, "reward.rule must be one of .* Did you mean 'softmax'"),
+        ({"score_every": 0}, "reward.score_every must be at least 1, got 0"),
+        ({"unscored": "hole"}, "reward.unscored must be one of hold, zero"),
+        ({"env_weight": 2.0}, "reward.env_weight must be finite, and left out where reward.mode"),
+    ):
+        with pytest.raises(ArgumentError, match=text):
+            TrainConfig(task=TASK, reward=RewardConfig(**changes))  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match=r"camera.camera_reduce must be one of max"):
+        TrainConfig(task=TASK, camera=CameraConfig(camera_reduce="median"))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"Did you mean 'reward.negatives'"):
+        from_yaml(f"task: {TASK}\nreward: {{negative: a cart}}")
+    # Pictures alone say what to train on.
+    assert TrainConfig(env="Ant-v5", reward=RewardConfig(goal_images=("a.png",))).env == "Ant-v5"
+
+
+def test_further_cameras_are_names_ids_or_settings() -> None:
+    assert parse_camera("side") == "side"
+    assert parse_camera("2") == 2
+    assert parse_camera("azimuth=90,lookat=[0, 0, 1],track_body=torso") == {
+        "azimuth": 90.0,
+        "lookat": (0.0, 0.0, 1.0),
+        "track_body": "torso",
+    }
+    for text, message in (
+        ("azimut=90", "camera setting must be one of .* Did you mean 'azimuth'"),
+        ("azimuth=left", "azimuth must be a number, got 'left'"),
+        ("lookat=[0,1]", "lookat must hold 3 values"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            TrainConfig(task=TASK, camera=CameraConfig(more_cameras=(text,)))

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The renderer's page shows calls without the model that they need.
-PAGES = ("README.md", "docs/scoring.md", "docs/classic-control.md")
+PAGES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("scoring", "looks", "tasks", "classic-control")),
+)
 SNIPPETS = {
     f"{page}-{index}": snippet
     for page in PAGES

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import tiny_config, tiny_model
+from tiny_runs import tiny_config
 
 from vlmrm_fast import clip
 from vlmrm_fast import train as training
 from vlmrm_fast.cli import main
-from vlmrm_fast.config import EvaluationConfig, RewardConfig
+from vlmrm_fast.config import CameraConfig, EvaluationConfig, RewardConfig, load_config
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.evaluate import Episode, Evaluation
 from vlmrm_fast.evaluation.card import Card, CardConfig, make_card
@@ -23,8 +23,8 @@ from vlmrm_fast.evaluation.recording import Policy, Record
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(tmp_path_factory.mktemp("model"))
+def model(tiny_folder: str) -> str:
+    return tiny_folder
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +227,19 @@ def test_an_environment_without_success_is_measured_by_its_own_reward(
     assert made.newest.record.success is None
     assert "knows no success" in made.report["notes"][0]
     assert made.newest.record.wrong == ()
+
+
+def test_judge_and_goals_see_every_camera_as_the_reward_does(model: str, tmp_path: Path) -> None:
+    camera = CameraConfig(more_cameras=("azimuth=60,distance=3",), camera_reduce="max")
+    changes = {"steps": 32, "camera": camera, "episode_length": 20}
+    training.train(tiny_config(model, tmp_path / "run", **changes))
+    twin = shutil.copytree(model, tmp_path / "twin")
+    goal = load_config(tmp_path / "run" / "config.yaml").reward.goal
+    made = make_card(CardConfig(str(tmp_path / "run"), judge=str(twin), goal=goal or ()))
+    scores = made.newest.record.scores
+    assert len(scores) == 3
+    for values in scores.values():
+        np.testing.assert_allclose(values, scores["own"], rtol=0, atol=2e-6)
 
 
 def played(step: int, own: list[float], truth: list[float], judge: list[float] | None) -> Policy:

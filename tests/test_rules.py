@@ -98,6 +98,38 @@ def test_rules_are_scored_side_by_side_with_one_encoding(
         np.testing.assert_array_equal(scorer.collect([scorer.submit(frames)])[0], scores)
 
 
+def test_further_goals_share_a_rewards_rule_and_its_own_stays_as_it_is(
+    reward: VLMReward, frames: np.ndarray
+) -> None:
+    from vlmrm_fast.evaluation.recording import SeveralGoals
+
+    options = {"rule": "softmax", "negatives": NEGATIVES, "temperature": 0.05}
+    own = reward.with_prompts(GOAL, goal_images=frames[0], **options)
+    several = SeveralGoals(own, ["a robot that sits"])
+    np.testing.assert_allclose(several.score(frames), own.score(frames), rtol=0, atol=1e-6)
+    other = reward.with_prompts("a robot that sits", **options).score(frames)
+    np.testing.assert_allclose(several.newest[:, 0], other, rtol=0, atol=1e-6)
+
+
+def test_score_takes_a_rule_from_the_command_line(
+    reward: VLMReward, frames: np.ndarray, untrained_folder: str, tmp_path: Path
+) -> None:
+    from vlmrm_fast.scoring import ScoreConfig, run_score, score_frames
+
+    np.save(tmp_path / "frames.npy", frames)
+    config = ScoreConfig(
+        str(tmp_path / "frames.npy"), goal=(GOAL,), model=untrained_folder, rule="softmax",
+        negatives=tuple(NEGATIVES), temperature=0.05, out=str(tmp_path / "out"), device="cpu",
+    )  # fmt: skip
+    scores = score_frames(config)
+    expected = reward.with_prompts(GOAL, rule="softmax", negatives=NEGATIVES, temperature=0.05)
+    np.testing.assert_allclose(scores.rewards[:, 0], expected.score(frames), rtol=0, atol=1e-6)
+    assert scores.rule == "softmax"
+    assert run_score(config) == 0
+    with pytest.raises(ArgumentError, match="negatives must be given for rule"):
+        score_frames(ScoreConfig(config.source, goal=(GOAL,), rule="softmax", model="no/such"))
+
+
 def test_without_alpha_the_papers_rule_is_the_cosine(reward: VLMReward, frames: np.ndarray) -> None:
     cosine = reward.with_prompts(GOAL, rule="cosine").score(frames)
     np.testing.assert_allclose(reward.score(frames), cosine, rtol=0, atol=1e-6)

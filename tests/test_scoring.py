@@ -108,7 +108,7 @@ def test_a_tasks_states_are_scored_with_its_prompts_and_ground_truth(untrained_f
     assert again.ground_truth is not None
     assert np.array_equal(scores.ground_truth, again.ground_truth)
     other = score_frames(replace(config, goal=("a cart",), alpha=0.0, num_states=3))
-    assert (other.goals, other.alpha, len(other.labels)) == (("a cart",), 0.0, 3)
+    assert (other.goals, other.rule, len(other.labels)) == (("a cart",), "alpha = 0", 3)
 
 
 def test_the_command_leaves_a_table_a_csv_file_and_a_plot(

@@ -53,6 +53,48 @@ def test_states_are_drawn_from_the_given_camera_at_the_given_size(poles):
     assert np.array_equal(ours, square)
 
 
+def test_states_are_drawn_in_the_look_asked_for(poles):
+    (plain,) = draw_states(CARTPOLE, poles.states[:3], 24)
+    (photo,) = draw_states(CARTPOLE, poles.states[:3], 24, textures="photographic")
+    other = CARTPOLE.with_textures("photographic")
+    assert np.array_equal(photo, drawn_one_by_one(other, poles.states[:3], 24))
+    assert not np.array_equal(photo, plain)
+    with pytest.raises(UnknownNameError, match="textures must be one of original, photographic"):
+        draw_states(CARTPOLE, poles.states, 24, textures="photo")
+
+
+def test_tasks_that_draw_themselves_keep_their_pictures():
+    pytest.importorskip("pygame")
+    task = get_task("cartpole")
+    states = task.posed_states(np.random.default_rng(0), 5).qpos
+    chunks = list(draw_states(task, states, 16, chunk=2))
+    assert [chunk.shape for chunk in chunks] == [(n, 400, 600, 3) for n in (2, 2, 1)]
+    env = task.make()
+    env.reset(seed=1)
+    task.set_state(env, states[3])
+    assert np.array_equal(chunks[1][1], env.render())
+    env.close()
+    with pytest.raises(ArgumentError, match="camera must be left out for 'cartpole', which draws"):
+        draw_states(task, states, 16, "side")
+    with pytest.raises(UnknownNameError, match="textures of cartpole must be one of orig"):
+        draw_states(task, states, 16, textures="photographic")
+    with pytest.raises(ArgumentError, match=r"states must be \(N, 4\) numbers"):
+        draw_states(task, states[:, :2], 16)
+
+
+@pytest.mark.parametrize("name", ["cartpole", "mountaincar"])
+def test_sets_of_tasks_that_draw_themselves_hold_all_groups(name):
+    pytest.importorskip("pygame")
+    task = get_task(name)
+    found, again = (make_state_set(task, 90, seed=3) for _ in range(2))
+    assert set(found.counts()) == set(GROUPS[:4])
+    assert found.success[found.groups == "goal pose"].all()
+    assert not found.success[found.groups == "near miss"].any()
+    assert np.array_equal(found.states, again.states)
+    random = found.states[found.groups == "random policy"]
+    assert len(np.unique(random, axis=0)) == len(random) == 30
+
+
 def test_no_states_give_no_frames():
     assert list(draw_states(CARTPOLE, np.zeros((0, 2)), 16)) == []
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -43,6 +44,13 @@ def test_the_registry_lists_its_tasks() -> None:
         assert task.name == name
         assert task.description.endswith(".")
         assert task.success_steps <= task.horizon
+
+
+def test_every_task_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    for name in task_names():
+        assert f"`{name}`" in page
+        assert f"│ {name} " in page
 
 
 def test_an_unknown_task_is_answered_with_the_nearest_name() -> None:
@@ -167,8 +175,9 @@ def test_a_start_of_gymnasiums_robots_is_judged(name: str) -> None:
     model, rng = task.load_model(), np.random.default_rng(0)
     qpos = np.stack([task.initial_state(model, rng)[0] for _ in range(50)])
     _, success = task.ground_truth(model, fields_from_states(model, qpos, task.fields))
-    # Hopper and walker start upright and have to stay so; the others have a way to go.
-    assert success.mean() == (1.0 if name in {"hopper", "walker2d"} else 0.0)
+    # Hopper and walker start upright and have to stay so; the others have a way to go, the ant a
+    # short one: it starts in the air with its legs stretched out.
+    assert success.all() if name in {"hopper", "walker2d"} else success.mean() <= 0.05
 
 
 @pytest.mark.parametrize("name", ["ant", "half-cheetah", "hopper", "walker2d"])

@@ -39,27 +39,8 @@ OFF = {**TINY, "learning_starts": 16, "batch_size": 8, "buffer_size": 300}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the folder of a tiny CLIP with random weights."""
-    import torch
-
-    from vlmrm_fast.clip import build_model, save_model
-
-    folder = tmp_path_factory.mktemp("model")
-    config = {
-        "model_cfg": {
-            "embed_dim": 16,
-            "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16}
-            | {"head_width": 8},
-            "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2}
-            | {"layers": 1},
-        },
-        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    save_model(build_model(folder), folder)
-    return str(folder)
+def model(tiny_folder: str) -> str:
+    return tiny_folder
 
 
 def tiny(model: str, folder: Path, name: str = "PPO", **changes: Any) -> TrainConfig:

@@ -1,8 +1,7 @@
-"""Runs of a second or two on a tiny model with random weights, for tests of stored runs."""
+"""Runs of a second on the tiny model, for tests of stored runs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,6 @@ PPO = {
     "batch_size": 16,
     "n_epochs": 1,
 }
-
-
-def tiny_model(folder: Path, seed: int = 0) -> str:
-    """Write a CLIP of 32 x 32 pixels with random weights; return its folder."""
-    import torch
-
-    from vlmrm_fast.clip import build_model, save_model
-
-    folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "model_cfg": {
-            "embed_dim": 16,
-            "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16}
-            | {"head_width": 8},
-            "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2}
-            | {"layers": 1},
-        },
-        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
-    }
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    torch.manual_seed(seed)
-    save_model(build_model(folder), folder)
-    return str(folder)
 
 
 def tiny_config(model: str, folder: Path, **changes: Any) -> TrainConfig:

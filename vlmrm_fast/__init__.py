@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmrm_fast.envs import VLMRewardWrapper, make_vec_env
+    from vlmrm_fast.envs import RewardOptions, VLMRewardWrapper, make_vec_env
     from vlmrm_fast.rendering import Camera, Renderer, Scene
     from vlmrm_fast.reward import VLMReward
     from vlmrm_fast.sb3.vec_env import VLMRewardVecEnv
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Camera": "vlmrm_fast.rendering",
     "Renderer": "vlmrm_fast.rendering",
+    "RewardOptions": "vlmrm_fast.envs",
     "Scene": "vlmrm_fast.rendering",
     "VLMReward": "vlmrm_fast.reward",
     "VLMRewardVecEnv": "vlmrm_fast.sb3.vec_env",
@@ -32,6 +33,7 @@ _HOMES = {
 __all__ = [
     "Camera",
     "Renderer",
+    "RewardOptions",
     "Scene",
     "VLMReward",
     "VLMRewardVecEnv",

@@ -26,6 +26,8 @@ commands:
               rewards for stored trajectories: Minari, LeRobot, videos, states, frames
   lab TASK --goal "..." ...
               judge prompts, strengths, models and cameras before training: go or no go
+  landscape TASK
+              plot the reward along an angle, a position or joints, strengths side by side
   fidelity TASK
               compare a precision of the image tower with open_clip in float32
   tasks       list the registered tasks
@@ -131,6 +133,13 @@ def _lab(arguments: list[str]) -> int:
     return run_lab(_parse(LabConfig, arguments, "lab"))
 
 
+def _landscape(arguments: list[str]) -> int:
+    """Plot rewards along coordinates."""
+    from vlmrm_fast.evaluation.landscape import LandscapeConfig, run_landscape
+
+    return run_landscape(_parse(LandscapeConfig, arguments, "landscape"))
+
+
 def _fidelity(arguments: list[str]) -> int:
     """Compare precisions."""
     from vlmrm_fast.fidelity import FidelityConfig, run_fidelity
@@ -192,6 +201,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "score": _score,
     "relabel": _relabel,
     "lab": _lab,
+    "landscape": _landscape,
     "fidelity": _fidelity,
     "tasks": _tasks,
     "doctor": _doctor,

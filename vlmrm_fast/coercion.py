@@ -88,6 +88,35 @@ def parse_assignments(items: Sequence[str], name: str = "hyperparameters") -> di
     return found
 
 
+_CAMERA = ("azimuth", "distance", "elevation", "lookat", "track_body")
+
+
+def parse_camera(text: str) -> str | int | dict[str, Any]:
+    """Return the camera that a text stands for.
+
+    Args:
+        text: a name, an id, or settings of a free camera such as "azimuth=90,lookat=[0,0,1]".
+
+    Returns:
+        The name, the id, or the settings, which go over another camera's.
+
+    Raises:
+        ArgumentError: a setting is unknown or has no such value.
+    """
+    if "=" not in text:
+        return int(text) if text.lstrip("-").isdigit() else text
+    # Commas inside brackets belong to a value.
+    found = parse_assignments(re.split(r",(?![^\[]*\])", text), "more_cameras")
+    for name, value in found.items():
+        if name not in _CAMERA:
+            error = unknown_name("camera setting", name, _CAMERA)
+            raise error
+        if name != "track_body":
+            hint = tuple[float, float, float] if name == "lookat" else float
+            found[name] = _coerce(value, hint, name)
+    return found
+
+
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one mapping over another, nested mappings key by key.
 

@@ -35,10 +35,28 @@ class RewardConfig:
     """Baseline prompt or prompts. None: the task's."""
     alpha: float | None = None
     """Strength of goal-baseline regularisation, in [0, 1]. None: the task's, or 0."""
+    rule: Literal["cosine", "difference", "goal-baseline", "softmax"] = "goal-baseline"
+    """How a frame is scored; alpha belongs to goal-baseline, negatives to softmax."""
+    negatives: tuple[str, ...] = ()
+    """Prompts that compete with the goal under softmax."""
+    temperature: float | None = None
+    """Temperature of the softmax. None: the one that the model was trained with."""
+    goal_images: tuple[str, ...] = ()
+    """Files or folders of pictures of the goal."""
+    image_weight: float | None = None
+    """Share of the pictures in the goal, 1 to leave the sentence out. None: a half."""
     mode: Literal["replace", "add"] = "replace"
     """Whether the VLM reward replaces the environment's own or is added to it."""
     weight: float = 1.0
     """Factor on the VLM reward."""
+    env_weight: float = 1.0
+    """Factor on the environment's own reward, for mode add."""
+    normalize: bool = False
+    """Whether the VLM reward is normalised by its running mean and deviation."""
+    score_every: int = 1
+    """Score and draw only the first of so many steps, and the last step of each episode."""
+    unscored: Literal["hold", "zero"] = "hold"
+    """What the steps between get: the last scored reward, or none."""
     compat: bool = False
     """Score as the original implementation did: several prompts are averaged, not renormalised."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"] = "auto"
@@ -65,6 +83,10 @@ class CameraConfig:
     """Height and width of native frames [pixels], resized by the model. None: its input size."""
     supersample: int = 1
     """Draw native frames this many times as high and wide, 1 to 8, and average them down."""
+    more_cameras: tuple[str, ...] = ()
+    """Further cameras: a name, an id, or what differs from the first, as azimuth=90,distance=4."""
+    camera_reduce: Literal["max", "mean", "min"] = "mean"
+    """How the rewards of several cameras become one."""
     renderer: Literal["auto", "ray", "gl"] = "auto"
     """What draws a task: this package's ray caster, MuJoCo's OpenGL, or whichever can."""
     textures: Literal["original", "photographic"] | None = None

@@ -6,6 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from vlmrm_fast.coercion import parse_camera
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def check_train_config(config: TrainConfig) -> None:
     _check_source(config)
     _check_numbers(config)
     _check_prompts(config.reward)
+    for text in config.camera.more_cameras:
+        parse_camera(text)
 
 
 def _check_source(config: TrainConfig) -> None:
@@ -37,7 +40,7 @@ def _check_source(config: TrainConfig) -> None:
             f"exactly one of task and env must be given, got {got}. Name a task "
             "(`vlmrm-fast tasks` lists them), or a sentence and --env ID."
         )
-    if config.env is not None and not config.reward.goal:
+    if config.env is not None and not (config.reward.goal or config.reward.goal_images):
         raise ArgumentError(
             f"reward.goal must be a sentence where env is given, got {config.reward.goal!r}. "
             f'Write: vlmrm-fast train "A SENTENCE" --env {config.env}'
@@ -66,6 +69,7 @@ def _check_numbers(config: TrainConfig) -> None:
         "num_threads": (config.num_threads, 0),
         "camera.render_size": (config.camera.render_size, 1),
         "camera.supersample": (config.camera.supersample, 1),
+        "reward.score_every": (config.reward.score_every, 1),
         "evaluation.episodes": (config.evaluation.episodes, 1),
         "evaluation.video_size": (config.evaluation.video_size, 16),
         "logging.log_interval": (config.logging.log_interval, 1),
@@ -80,6 +84,9 @@ def _check_numbers(config: TrainConfig) -> None:
         raise ArgumentError(f"seed must be below 2**31, got {config.seed}.")
     choices = {
         "reward.mode": (config.reward.mode, ("replace", "add")),
+        "reward.rule": (config.reward.rule, ("cosine", "difference", "goal-baseline", "softmax")),
+        "reward.unscored": (config.reward.unscored, ("hold", "zero")),
+        "camera.camera_reduce": (config.camera.camera_reduce, ("max", "mean", "min")),
         "reward.precision": (
             config.reward.precision,
             ("auto", "fp32", "bf16", "fp16", "int8", "fp8"),
@@ -101,6 +108,12 @@ def _check_numbers(config: TrainConfig) -> None:
         raise ArgumentError(
             f"reward.weight must be finite and not 0, got {config.reward.weight}. "
             "Without a VLM reward there is nothing to train on here."
+        )
+    own = config.reward.env_weight
+    if not math.isfinite(own) or (config.reward.mode == "replace" and own != 1):
+        raise ArgumentError(
+            f"reward.env_weight must be finite, and left out where reward.mode is replace, got "
+            f"{own}. It is the factor on the environment's own reward: set reward.mode to add."
         )
 
 

@@ -54,7 +54,9 @@ def film_task(
     with Renderer(scene, size, size, num_threads=config.num_threads) as renderer:
         observation = env.reset()
         film.frames.append(renderer.render(env.worlds.simulation.source(scene))[0].copy())
-        film.rewards.append(float(reward.score(env.worlds.last_frames)[0]))
+        frames = env.worlds.camera_frames
+        scores = reward.score(frames.reshape(-1, *frames.shape[2:]))
+        film.rewards.append(float(env.labels.stream.reduce(scores, 1)[0]))
         for _ in range(task.horizon):
             observation, _, dones, infos = env.step(predict(observation))
             if dones[0]:
@@ -121,7 +123,7 @@ def _gym_artist(
     from vlmrm_fast.envs.capture import mujoco_parts, render_camera
     from vlmrm_fast.errors import UnsupportedSceneError
     from vlmrm_fast.rendering import Camera, Renderer, Scene
-    from vlmrm_fast.sb3.building import gym_camera
+    from vlmrm_fast.sb3.views import gym_camera
 
     parts = mujoco_parts(env)
 

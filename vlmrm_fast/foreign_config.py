@@ -26,13 +26,9 @@ HUMANOID_TASKS = {
     "a humanoid robot standing up on one leg": "humanoid-one-leg",
 }
 _CLASSIC = {"CartPole-v1": "cartpole", "MountainCarContinuous-v0": "mountaincar"}
-# Where a humanoid's file names no camera: gymnasium's camera of Humanoid-v4.
-_HUMANOID_CAMERA = {
-    "lookat": [0.0, 0.0, 2.0],
-    "distance": 4.0,
-    "azimuth": 90.0,
-    "elevation": -20.0,
-}
+# Where a file names no camera, gymnasium drew pictures with this one of the model's, which follows
+# the robot (`MujocoRenderer.render`, before gymnasium 1.4).
+_HUMANOID_CAMERA = {"camera": "track"}
 _PLACE = ("lookat", "distance", "azimuth", "elevation")
 # What Stable-Baselines3 takes under the same name, for both algorithms.
 _PASSED = (

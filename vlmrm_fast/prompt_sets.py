@@ -77,7 +77,7 @@ class PromptSet:
 
 
 def list_objectives(
-    goals: Sequence[Prompts],
+    goals: Sequence[Prompts | Objective],
     baselines: Prompts | Sequence[Prompts | None] | None,
     alphas: float | Sequence[float],
     rules: str | Sequence[str] = "goal-baseline",
@@ -87,7 +87,7 @@ def list_objectives(
     """Check the prompts of P rewards; see `VLMReward.prompt_set`.
 
     Args:
-        goals: P goals.
+        goals: P goals; one that is an objective already stays as it is.
         baselines: one prompt, P baselines, or None.
         alphas: one strength, or P.
         rules: one name, or P.
@@ -115,7 +115,9 @@ def list_objectives(
     # Where nothing is a softmax, these are refused by the first reward.
     takers = {"softmax"} if "softmax" in columns["rules"] else set(columns["rules"])
     return [
-        make_objective(goal, *rest, rule=rule, **(contested if rule in takers else {}))
+        goal
+        if isinstance(goal, Objective)
+        else make_objective(goal, *rest, rule=rule, **(contested if rule in takers else {}))
         for goal, *rest, rule in zip(goals, *columns.values(), strict=True)
     ]
 

@@ -131,7 +131,7 @@ class VLMReward:
 
     def prompt_set(
         self,
-        goals: Sequence[Prompts],
+        goals: Sequence[Prompts | Objective],
         baselines: Prompts | Sequence[Prompts | None] | None = None,
         alphas: float | Sequence[float] = 0.0,
         *,
@@ -142,7 +142,8 @@ class VLMReward:
         """Return P rewards of the same frames, for `score_many`: embedded once, then cheap.
 
         Args:
-            goals: P goals, each one prompt or several whose embeddings are averaged.
+            goals: P goals, each one prompt, several whose embeddings are averaged, or another
+                reward's `objective`.
             baselines: one prompt for all, or P as `goals`; None where alpha is 0.
             alphas: one strength for all, or P.
             rules: one name for all, or P.
@@ -378,7 +379,6 @@ class VLMReward:
     def describe(self) -> dict[str, Any]:
         """Return what a run must record: model, weights, device, precision, prompts, tokens."""
         model = self._model
-        objective = self.objective
         return {
             "model": model.model_id,
             "weights_sha256": model.weights_sha256,
@@ -390,8 +390,8 @@ class VLMReward:
             "engine": model.engine,
             "batch_size": self.batch_size,
             "compat": self.compat,
-            **objective.describe(1 / model.logit_scale),
-            "prompt_tokens": {p: model.tokenizer.count(p) for p in objective.prompts},
+            **self.objective.describe(1 / model.logit_scale),
+            "prompt_tokens": {p: model.tokenizer.count(p) for p in self.objective.prompts},
         }
 
     @torch.inference_mode()

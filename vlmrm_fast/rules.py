@@ -113,11 +113,12 @@ def make_heads(
     folded = make_tasks(g, b, alpha)
     parts: list[Tasks] = []
     columns: list[list[int]] = []
+    first = 0
     for index, rule in enumerate(rules):
         part = _rows(rule, folded, index, g[index], b[index], negatives[index].double())
-        first = sum(len(p.goal) for p in parts)
         columns.append(list(range(first, first + len(part.goal))))
         parts.append(part)
+        first += len(part.goal)
     tasks = Tasks(*(torch.cat(group) for group in zip(*parts, strict=True)))
     wanted = [rule == "softmax" for rule in rules]
     if not any(wanted):

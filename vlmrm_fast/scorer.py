@@ -120,14 +120,18 @@ class Scorer:
             self._open = self._acquire(tuple(shape))
         return self._open.frames
 
-    def _acquire(self, shape: tuple[int, ...]) -> Slot:
-        if self._ring is None or self._ring.shape != shape:
-            if self._ring is not None:
-                self._ring.drain()
+    def _acquire(self, shape: tuple[int, ...], *, spare: bool = False) -> Slot:
+        """Return a slot for frames of `shape`; with `spare` it may have more rows than those."""
+        ring = self._ring
+        roomy = ring is not None and ring.shape[0] >= shape[0] and ring.shape[1:] == shape[1:]
+        if ring is None or not (ring.shape == shape or (spare and roomy)):
+            if ring is not None:
+                ring.drain()
             # Pinned for a GPU only: locked pages are a scarce thing.
             pin = any(lane.device.type == "cuda" for lane in self.lanes)
-            self._ring, self._open = FrameRing(self.num_slots, shape, pin), None
-        return self._ring.acquire()
+            ring = self._ring = FrameRing(self.num_slots, shape, pin)
+            self._open = None
+        return ring.acquire()
 
     def submit(self, frames: np.ndarray) -> Ticket:
         """Enqueue frames; blocks only while all slots of the ring are being read.
@@ -146,18 +150,18 @@ class Scorer:
         slot = self._open
         if slot is not None and frames is slot.frames:
             self._open = None
-            return self._launch(slot)
+            return self._launch(slot, len(frames))
         _check(frames)
-        slot = self._acquire(tuple(frames.shape))
-        np.copyto(slot.frames, frames)
-        return self._launch(slot)
+        # Where only some rows of a step are scored, their number changes from step to step.
+        slot = self._acquire(tuple(frames.shape), spare=True)
+        np.copyto(slot.frames[: len(frames)], frames)
+        return self._launch(slot, len(frames))
 
-    def _launch(self, slot: Slot) -> Ticket:
+    def _launch(self, slot: Slot, count: int) -> Ticket:
         """Hand each lane its rows; whatever fails, the slot is not lost."""
         assert self._ring is not None
         fences: list[Fence] = []
         claims: list[Any] = []
-        count = len(slot.frames)
         try:
             for lane, rows in zip(self.lanes, split_rows(count, len(self.lanes)), strict=True):
                 if rows.start == rows.stop:

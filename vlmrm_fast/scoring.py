@@ -13,7 +13,7 @@ import tyro
 
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.frame_files import frame_chunks
-from vlmrm_fast.prompts import check_alpha, check_prompts
+from vlmrm_fast.prompts import check_prompts
 
 if TYPE_CHECKING:
     from vlmrm_fast.tasks import GymTask, Task
@@ -35,6 +35,9 @@ class ScoreConfig:
         baseline: the scene without the goal; needed where alpha is above 0.
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 if neither this nor a
             task is given.
+        rule: cosine, difference, goal-baseline or softmax.
+        negatives: prompts that compete with the goal under softmax.
+        temperature: of the softmax; the model's own by default.
         model: "builtin", "NAME/PRETRAINED" of open_clip, a local folder or "hf-hub:ORG/NAME".
         out: folder for scores.csv and scores.png.
         num_states: states of the task to draw.
@@ -50,6 +53,9 @@ class ScoreConfig:
     goal: tuple[str, ...] = ()
     baseline: str | None = None
     alpha: float | None = None
+    rule: str = "goal-baseline"
+    negatives: tuple[str, ...] = ()
+    temperature: float | None = None
     model: str = "builtin"
     out: str = "scores"
     num_states: int = 200
@@ -69,7 +75,7 @@ class Scores:
         goals: P prompts.
         rewards: (F, P) float32.
         ground_truth: (F,) float64, the task's own reward, or None without a task.
-        alpha: strength that was used.
+        rule: how they were scored, for titles.
         model: what the rewards come from.
     """
 
@@ -77,7 +83,7 @@ class Scores:
     goals: tuple[str, ...]
     rewards: np.ndarray
     ground_truth: np.ndarray | None
-    alpha: float
+    rule: str
     model: str
 
 
@@ -127,23 +133,19 @@ def score_frames(config: ScoreConfig) -> Scores:
         baseline = task.baseline
     if not goals:
         raise ArgumentError('goal must be given, got none. Add --goal "what the frames may show".')
-    alpha = config.alpha if config.alpha is not None else (task.alpha if task else 0.0)
-    for goal in goals:
-        alpha = check_alpha(alpha, (goal,), check_prompts("baseline", baseline))
-    chunks = None if task else frame_chunks(str(config.source))
-
+    from vlmrm_fast.prompt_sets import list_objectives
     from vlmrm_fast.reward import VLMReward
 
-    reward = VLMReward(
-        config.model,
-        goal=goals[0],
-        baseline=baseline,
-        alpha=alpha,
-        device=config.device,
-        precision=config.precision,
-        compat=config.compat,
-    )
-    prompts = reward.prompt_set(goals, [baseline] * len(goals), alpha)
+    # The task's alpha belongs to the paper's rule.
+    own = task.alpha if task and config.rule == "goal-baseline" else 0.0
+    objectives = list_objectives(
+        goals, [baseline] * len(goals), own if config.alpha is None else config.alpha,
+        config.rule, config.negatives or None, config.temperature,
+    )  # fmt: skip
+    chunks = None if task else frame_chunks(str(config.source))
+    load = {name: getattr(config, name) for name in ("device", "precision", "compat")}
+    reward = VLMReward(config.model, goal=goals[0], **load)
+    prompts = reward.prompt_set(objectives)
     labels: list[str] = []
     rows: list[np.ndarray] = []
     truth: list[float] = []
@@ -157,7 +159,8 @@ def score_frames(config: ScoreConfig) -> Scores:
         rows.append(reward.score_many(frames, prompts))
     rewards = np.concatenate(rows)
     known = np.array(truth) if task else None
-    return Scores(labels, goals, rewards, known, alpha, config.model)
+    how = f"alpha = {objectives[0].alpha:g}" if config.rule == "goal-baseline" else config.rule
+    return Scores(labels, goals, rewards, known, how, config.model)
 
 
 def _find_task(config: ScoreConfig) -> Task | GymTask | None:
@@ -305,7 +308,7 @@ def plot_scores(path: str | Path, scores: Scores) -> None:
     marker = "o" if len(scores.labels) <= 60 else ""
     for column, goal in enumerate(scores.goals):
         axes.plot(scores.rewards[:, column], marker=marker, markersize=3, label=_short(goal))
-    title = f"{scores.model}, alpha = {scores.alpha:g}"
+    title = f"{scores.model}, {scores.rule}"
     axes.set(xlabel="frame", ylabel="VLM reward", title=title)
     handles, names = axes.get_legend_handles_labels()
     if scores.ground_truth is not None:
@@ -330,7 +333,7 @@ def scores_table(scores: Scores) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{scores.model}, alpha = {scores.alpha:g}"))
+    table = Table(title=Text(f"{scores.model}, {scores.rule}"))
     table.add_column("goal", overflow="fold")
     headings = ["mean", "std", "min", "max"]
     if scores.ground_truth is not None:

@@ -18,6 +18,8 @@ from vlmrm_fast.errors import CheckpointError
 
 # Attributes above this size are frames or caches, which the next step fills anew.
 _MAX_ATTRIBUTE_BYTES = 16 * 2**20
+# What catches the states of an environment for drawing, see `envs.capture`.
+_CAPTURE = "vlmrm_capture"
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -274,6 +276,11 @@ def _layers(env: Any, attribute: str) -> list[Any]:
 def _gym_state(env: Any) -> dict[str, Any]:
     """Return the state of one layer of a gymnasium environment."""
     state = attributes(env)
+    if hasattr(type(env), "get_label_state"):
+        state["labels"] = env.get_label_state()
+    # How far an episode is decides which of its steps are scored.
+    if _CAPTURE in vars(env):
+        state["length"] = vars(env)[_CAPTURE].length
     if _has_mujoco(env):
         import mujoco
 
@@ -295,6 +302,10 @@ def _gym_state(env: Any) -> dict[str, Any]:
 def _set_gym_state(env: Any, state: Mapping[str, Any]) -> None:
     """Set the state of one layer of a gymnasium environment."""
     set_attributes(env, state)
+    if "labels" in state:
+        env.set_label_state(state["labels"])
+    if "length" in state and _CAPTURE in vars(env):
+        vars(env)[_CAPTURE].length = state["length"]
     if "mujoco" in state:
         import mujoco
 

@@ -12,14 +12,15 @@ from vlmrm_fast._poses import Poses
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.simulation import Simulation
-from vlmrm_fast.tasks import Task
+from vlmrm_fast.tasks import GymTask, Task
 
 
 def draw_states(
-    task: Any,
+    task: Task | GymTask,
     states: ArrayLike,
     size: int | tuple[int, int],
     camera: Any = None,
+    textures: str | None = None,
     *,
     chunk: int = 64,
     num_threads: int = 0,
@@ -30,11 +31,12 @@ def draw_states(
     from the positions is computed anew, as after `mj_forward`.
 
     Args:
-        task: a task of MuJoCo's, or one of another kind, which draws itself.
-        states: (N, nq) positions of MuJoCo, or (N, d) states of the other task; finite.
+        task: a task of the registry; one without a MuJoCo model draws itself.
+        states: (N, nq) positions of MuJoCo, or (N, d) states of a task that draws itself; finite.
         size: side or (height, width) of the frames [pixels]. A task that draws itself keeps its
             own.
         camera: as `Scene.from_model` takes it; None for the task's.
+        textures: the look, as `with_textures` of the task takes it; None for the task's own.
         chunk: frames drawn at once, at least 1.
         num_threads: that draw, 0 for one a CPU.
 
@@ -42,17 +44,19 @@ def draw_states(
         An iterator of (n, H, W, 3) uint8, n <= chunk, fresh arrays, in the order of the states.
 
     Raises:
-        ArgumentError: the states have another shape or are not finite, or the size, the camera or
-            the chunk cannot be used.
+        ArgumentError: the states have another shape or are not finite, or the size, the camera,
+            the textures or the chunk cannot be used.
         UnsupportedSceneError: no renderer here draws the task's scene.
     """
     if chunk < 1:
         raise ArgumentError(f"chunk must be at least 1, got {chunk}.")
+    task = task.with_textures(task.textures if textures is None else textures)
     if isinstance(task, Task):
         return _draw_native(task, states, size, camera, chunk, num_threads)
     if camera is not None:
-        raise ArgumentError(f"camera must be left out for {task.name}, which draws itself.")
-    return _draw_gym(task, check_states(states), chunk)
+        raise ArgumentError(f"camera must be left out for {task.name!r}, which draws itself.")
+    checked = check_states(states, len(task.state_names))
+    return _draw_gym(task, task.make(), checked, chunk)
 
 
 def check_states(states: ArrayLike, width: int | None = None) -> np.ndarray:
@@ -119,9 +123,8 @@ def _chunks(
                 yield renderer.render(source)[:n]
 
 
-def _draw_gym(task: Any, states: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
-    """Draw with the environment's own `render`, one state after the other."""
-    env = task.make()
+def _draw_gym(task: GymTask, env: Any, states: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    """Draw with the environment's own `render`, one state after the other, and close it."""
     try:
         env.reset(seed=0)
         for start in range(0, len(states), chunk):

@@ -68,7 +68,7 @@ def train(
     env: Any = None
     try:
         reward = build_reward(config)
-        env = build_env(config, reward)
+        env = build_env(config, reward, training=True)
         model = build_model(config, env)
         labels = choose_labels(config.labels, model)
         config = dataclasses.replace(config, labels="deferred" if labels else "step")

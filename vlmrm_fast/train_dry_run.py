@@ -36,7 +36,7 @@ def dry_run(config: TrainConfig, frame_path: str | Path = "dry_run.png") -> Any:
     config = resolve(config)
     assert config.steps is not None
     reward = build_reward(config)
-    env: Any = build_env(config, reward)
+    env: Any = build_env(config, reward, training=True)
     try:
         model = build_model(config, env)
         model.set_logger(Logger(None, []))

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from vlmrm_fast.envs.core import TaskWorlds
     from vlmrm_fast.envs.make import make_vec_env
     from vlmrm_fast.envs.step import FrameReward, Mix, StepResult
+    from vlmrm_fast.envs.stream import RewardOptions
     from vlmrm_fast.envs.vector import TaskVectorEnv
     from vlmrm_fast.envs.wrapper import VLMRewardWrapper
 
 _HOMES = {
     "FrameReward": "step",
     "Mix": "step",
+    "RewardOptions": "stream",
     "StepResult": "step",
     "TaskVectorEnv": "vector",
     "TaskWorlds": "core",
@@ -28,6 +30,7 @@ _HOMES = {
 __all__ = [
     "FrameReward",
     "Mix",
+    "RewardOptions",
     "StepResult",
     "TaskVectorEnv",
     "TaskWorlds",

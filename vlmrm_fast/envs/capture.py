@@ -83,14 +83,18 @@ def model_signature(model: Any) -> str:
 class Capture:
     """Stands in for `step` and `reset` of one environment and keeps its last good observation."""
 
-    def __init__(self, env: Any, names: tuple[str, ...]) -> None:
+    def __init__(self, env: Any, names: tuple[str, ...], every: int = 1) -> None:
         """Prepare to capture; `install` puts it to use.
 
         Args:
             env: the environment, the outermost wrapper.
             names: the `MjData` fields to capture.
+            every: k: the first step of an episode is captured, every k-th after it, and the last.
         """
         self._env, self._names = env, names
+        self.every = every
+        # Steps of the episode so far: which ones are captured depends on it.
+        self.length = 0
         self._step: Callable[..., Any] = env.step
         self._reset: Callable[..., Any] = env.reset
         self._parts = mujoco_parts(env)
@@ -162,7 +166,7 @@ class Capture:
         return np.array(picture)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step the environment and put the state just reached into `info`.
+        """Step the environment and put the state just reached into `info`, if it is due.
 
         A world in which the physics broke down ends truncated, with `info["diverged"]` and its
         last finite observation.
@@ -181,7 +185,9 @@ class Capture:
             terminated, truncated, reward = False, True, 0.0
             observation = observation if self._observation is None else self._observation
         self._observation = _copy(observation)
-        info[KEY] = self.state()
+        if self.length % self.every == 0 or terminated or truncated:
+            info[KEY] = self.state()
+        self.length += 1
         return observation, reward, terminated, truncated, info
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -195,7 +201,7 @@ class Capture:
         """
         observation, info = self._reset(**kwargs)
         self._observation = _copy(observation)
-        self._warned = self._warnings()
+        self._warned, self.length = self._warnings(), 0
         return observation, info
 
 
@@ -225,16 +231,31 @@ def is_finite(observation: Any) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
-def install(env: Any, names: tuple[str, ...]) -> None:
+def installed(env: Any) -> Capture | None:
+    """Return the capture that was installed in an environment, or None.
+
+    Args:
+        env: one layer of an environment.
+
+    Returns:
+        The capture.
+    """
+    return vars(env).get(_HOOK)
+
+
+def install(env: Any, names: tuple[str, ...], every: int = 1) -> None:
     """Replace `step` and `reset` of an environment by capturing ones, once.
 
     Args:
         env: the environment, the outermost wrapper; it is changed.
         names: the `MjData` fields to capture.
+        every: as `Capture` takes it; a later call sets it anew.
     """
-    if _HOOK in vars(env):
+    capture = installed(env)
+    if capture is not None:
+        capture.every = every
         return
-    capture = Capture(env, names)
+    capture = Capture(env, names, every)
     env.step, env.reset = capture.step, capture.reset
     setattr(env, _HOOK, capture)
     env.vlmrm_describe, env.vlmrm_model = capture.describe, capture.model
@@ -249,13 +270,14 @@ class Installer:
     argument answer. It asks about gymnasium wrappers only.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], every: int = 1) -> None:
         """Keep the arguments of `install`.
 
         Args:
             names: the `MjData` fields to capture.
+            every: which steps are captured.
         """
-        self._names = names
+        self._names, self._every = names, every
 
     def __instancecheck__(self, instance: Any) -> bool:
         """Install into the outermost wrapper and end the search.
@@ -266,5 +288,5 @@ class Installer:
         Returns:
             True.
         """
-        install(instance, self._names)
+        install(instance, self._names, self._every)
         return True

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
+from vlmrm_fast.envs.cameras import WorldCameras, camera_list
 from vlmrm_fast.envs.labels import Deferring, Labels
 from vlmrm_fast.envs.step import FrameReward, Mix, StepResult, render_shape
+from vlmrm_fast.envs.stream import RewardOptions, RewardStream
 from vlmrm_fast.errors import ArgumentError, CheckpointError
-from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.simulation import Simulation
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ class TaskWorlds(Deferring):
         task: the task.
         simulation: the physics.
         labels: what scores the frames.
-        last_frames: (N, H, W, 3) uint8, what the last step's rewards were given for: terminal
-            frames of ended episodes included. Reused: copy to keep.
+        camera_frames: (C, N, H, W, 3) uint8, what the last step's rewards were given for: terminal
+            frames of ended episodes included, and older ones where a step was not scored. Reused:
+            copy to keep.
         diverged: (N,) bool, live: the worlds that diverged in the last step.
         timings: seconds spent so far in "simulate", "draw" and "encode".
     """
@@ -48,6 +50,7 @@ class TaskWorlds(Deferring):
         renderer: str = "auto",
         camera: Any = None,
         mix: Mix | None = None,
+        options: RewardOptions | None = None,
     ) -> None:
         """Build the worlds and reset them.
 
@@ -62,23 +65,24 @@ class TaskWorlds(Deferring):
                 Others are resized by the model's preprocessing.
             supersample: as `Renderer` takes it.
             renderer: "ray", "gl" or "auto", as `Renderer` takes its backend.
-            camera: as `Scene.from_model` takes it; None for the task's.
+            camera: as `Scene.from_model` takes it, or a list of such; None for the task's.
             mix: how rewards combine; the model's reward alone by default.
+            options: what happens to the model's rewards before.
         """
         self.task, self.num_envs = task, num_envs
         self.simulation = Simulation(task.load_model(), num_envs, num_threads, task.fields)
         self.model = self.simulation.model
         self.height, self.width = render_shape(render_size, reward.image_size)
-        scene = Scene.from_model(self.model, task.camera if camera is None else camera)
-        self._source = self.simulation.source(scene)
-        self._renderer = Renderer(
-            scene, self.height, self.width, num_threads, renderer, supersample=supersample
+        views = [task.camera if view is None else view for view in camera_list(camera)]
+        self._cameras = WorldCameras(
+            self.simulation, views, self.height, self.width, num_threads, renderer, supersample
         )
-        self._frames = np.zeros((num_envs, self.height, self.width, 3), np.uint8)
-        self.last_frames = self._frames
+        self._frames = np.zeros(self._cameras.shape, np.uint8)
+        self._show(self._frames)
         self.diverged = np.zeros(num_envs, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
-        self.labels = Labels(reward, mix or Mix(), num_envs)
+        stream = RewardStream(num_envs, mix or Mix(), options)
+        self.labels = Labels(reward, stream, num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self._streak = np.zeros(num_envs, np.int64)
         self._env_return, self._start = np.zeros(num_envs), np.zeros(num_envs)
@@ -120,10 +124,10 @@ class TaskWorlds(Deferring):
             (N, d) float32 observations.
         """
         self.labels.reset()
-        self.last_frames = self._frames
         self.diverged[:], self._started = False, True
         self._reset_worlds(np.arange(self.num_envs))
-        self._renderer.render(self._source, out=self.last_frames)
+        self._cameras.draw(self._frames)
+        self._show(self._frames)
         self._remember()
         return self._observation.copy()
 
@@ -142,20 +146,13 @@ class TaskWorlds(Deferring):
         """
         if not self._started:
             raise ArgumentError("reset must be called before the first step, got a step.")
-        scorer = self.labels.scorer
+        due = self.labels.stream.due(self._length, self._length + 1 >= self.task.horizon)
+        frames = self._advance(actions, due)
         clock = time.perf_counter()
-        # Memory of the scorer's own, where there is one: drawn into, then copied by the GPU.
-        frames = self._frames if scorer is None else scorer.acquire(self._frames.shape)
-        clock = self._lap("encode", clock)
-        self.diverged[:] = self.simulation.step_and_draw(
-            actions, self._renderer, frames, self.task.frame_skip
-        )
-        self.last_frames = frames
-        clock = self._lap("simulate", clock, {"draw": self.simulation.draw_share})
         result = self._observe()
         clock = self._lap("simulate", clock)
         result.vlm_reward, result.reward, result.episode_return = self.labels.step(
-            frames, result.env_reward, result.done, result.diverged
+            frames, result.env_reward, result.done, result.diverged, due
         )
         clock = self._lap("encode", clock)
         self._reset_worlds(np.flatnonzero(result.done))
@@ -163,6 +160,32 @@ class TaskWorlds(Deferring):
         result.observation[result.done] = self._observation[result.done]
         self._lap("simulate", clock)
         return result
+
+    def _advance(self, actions: np.ndarray, due: np.ndarray | None) -> np.ndarray:
+        """Step, draw the worlds that are due, and return the frames (C * N, H, W, 3)."""
+        scorer, frames = self.labels.scorer, self._frames
+        clock = time.perf_counter()
+        if due is None and scorer is not None:
+            # Memory of the scorer's own: drawn into, then copied by the GPU.
+            frames = scorer.acquire(self._cameras.shape)
+            clock = self._lap("encode", clock)
+        substeps = self.task.frame_skip
+        if due is None:
+            self.diverged[:] = self._cameras.step_and_draw(actions, frames, substeps)
+        else:
+            self.diverged[:] = self._cameras.step_and_draw_some(actions, frames, substeps, due)
+        self._lap("simulate", clock, {"draw": self._cameras.draw_share})
+        self._show(frames)
+        return frames
+
+    def _show(self, frames: np.ndarray) -> None:
+        """Let `camera_frames` be views of frames (C * N, H, W, 3)."""
+        self.camera_frames = frames.reshape(-1, self.num_envs, *frames.shape[1:])
+
+    @property
+    def last_frames(self) -> np.ndarray:
+        """The first camera's `camera_frames`: (N, H, W, 3) uint8."""
+        return self.camera_frames[0]
 
     @property
     def reward(self) -> FrameReward:
@@ -172,7 +195,7 @@ class TaskWorlds(Deferring):
     @property
     def renderer(self) -> str:
         """What draws: "ray" or "gl"."""
-        return self._renderer.backend
+        return self._cameras.backend
 
     def _lap(self, stage: str, start: float, shares: Mapping[str, float] | None = None) -> float:
         """Book the time since `start` to a stage, but for the shares of others."""
@@ -282,4 +305,4 @@ class TaskWorlds(Deferring):
     def close(self) -> None:
         """Release the renderer and the scorer; deferred rewards are settled."""
         self.labels.close()
-        self._renderer.close()
+        self._cameras.close()

@@ -13,7 +13,11 @@ import numpy as np
 from vlmrm_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from vlmrm_fast.envs.stream import RewardStream
     from vlmrm_fast.scorer import Scorer, Ticket
+
+# What the model gave a step without frames.
+_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(eq=False)
@@ -22,18 +26,20 @@ class PendingStep:
 
     Attributes:
         number: counts the steps since deferral began, from 0.
-        ticket: the claim to the rewards.
+        ticket: the claim to the rewards; None where no frame of the step is scored.
         env_reward: (N,) the environments' own rewards.
         done: (N,) bool, episodes that this step ended.
         diverged: (N,) bool, likewise by broken physics.
+        due: (N,) bool, whose frames are scored; None for all.
         infos: what `step` returned, filled in place: "vlm_reward", and "r" of "episode".
     """
 
     number: int
-    ticket: Ticket
+    ticket: Ticket | None
     env_reward: np.ndarray
     done: np.ndarray
     diverged: np.ndarray
+    due: np.ndarray | None = None
     infos: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -56,7 +62,7 @@ class Deferral:
     def __init__(
         self,
         scorer: Scorer,
-        mix: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        stream: RewardStream,
         returns: np.ndarray,
         timings: MutableMapping[str, float],
         sink: Sink,
@@ -65,7 +71,7 @@ class Deferral:
 
         Args:
             scorer: what scores.
-            mix: (VLM rewards, own rewards) -> rewards, each (N,).
+            stream: makes rewards of what the model gave, step by step.
             returns: (N,) float64, live: sums of rewards over each episode so far.
             timings: the time that is waited goes to "encode" [s].
             sink: told of each step's rewards.
@@ -73,25 +79,31 @@ class Deferral:
         self.scorer = scorer
         self.pending: deque[PendingStep] = deque()
         self.newest: PendingStep | None = None
-        self._mix, self._returns, self._timings, self._sink = mix, returns, timings, sink
+        self._stream, self._returns, self._timings, self._sink = stream, returns, timings, sink
         self._count = 0
 
     def submit(
-        self, frames: np.ndarray, env_reward: np.ndarray, done: np.ndarray, diverged: np.ndarray
+        self,
+        frames: np.ndarray | None,
+        env_reward: np.ndarray,
+        done: np.ndarray,
+        diverged: np.ndarray,
+        due: np.ndarray | None = None,
     ) -> PendingStep:
         """Enqueue the frames of a step.
 
         Args:
-            frames: (N, H, W, 3) uint8, as `Scorer.submit` takes them.
+            frames: (n, H, W, 3) uint8, as `Scorer.submit` takes them; None where nothing is due.
             env_reward: (N,), kept.
             done: (N,) bool, kept.
             diverged: (N,) bool, kept.
+            due: as in `PendingStep`.
 
         Returns:
             The step; set its `infos`.
         """
-        ticket = self.scorer.submit(frames)
-        self.newest = PendingStep(self._count, ticket, env_reward, done, diverged)
+        ticket = None if frames is None else self.scorer.submit(frames)
+        self.newest = PendingStep(self._count, ticket, env_reward, done, diverged, due)
         self._count += 1
         self.pending.append(self.newest)
         return self.newest
@@ -107,13 +119,26 @@ class Deferral:
             return
         start = perf_counter()
         steps = [self.pending.popleft() for _ in range(count)]
-        rewards = self.scorer.collect([step.ticket for step in steps])
+        scores = self._collect(steps)
         self._timings["encode"] += perf_counter() - start
-        for step, vlm_reward in zip(steps, rewards, strict=True):
-            self._fill(step, vlm_reward)
+        for step in steps:
+            self._fill(step, scores.get(step.number, _NOTHING))
 
-    def _fill(self, step: PendingStep, vlm_reward: np.ndarray) -> None:
-        reward = self._mix(vlm_reward, step.env_reward)
+    def _collect(self, steps: list[PendingStep]) -> dict[int, np.ndarray]:
+        """Return what the model gave each step's frames, by the step's number."""
+        groups: dict[int, list[PendingStep]] = {}
+        for step in steps:
+            if step.ticket is not None:
+                groups.setdefault(step.ticket.num_frames, []).append(step)
+        found: dict[int, np.ndarray] = {}
+        # One copy for all steps with equally many frames: nearly always all.
+        for group in groups.values():
+            scores = self.scorer.collect([step.ticket for step in group if step.ticket])
+            found |= {step.number: row for step, row in zip(group, scores, strict=True)}
+        return found
+
+    def _fill(self, step: PendingStep, scores: np.ndarray) -> None:
+        vlm_reward, reward = self._stream.step(scores, step.due, step.env_reward, step.diverged)
         self._returns += reward
         for i, info in enumerate(step.infos):
             info["vlm_reward"] = float(vlm_reward[i])

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vlmrm_fast.envs.deferral import Deferral, Sink, gpu_scorer, scorer_of
-from vlmrm_fast.envs.step import FrameReward, Mix
+from vlmrm_fast.envs.step import FrameReward
+from vlmrm_fast.envs.stream import RewardStream
 from vlmrm_fast.scorer import Scorer
 
 
@@ -31,22 +32,22 @@ class Labels:
 
     Attributes:
         reward: what scores frames.
+        stream: makes rewards of what it gives them.
         returns: (N,) float64, live: sums of rewards over each episode so far.
         deferral: what waits for rewards; None while they come with each step.
     """
 
-    def __init__(self, reward: FrameReward, mix: Mix, num_envs: int) -> None:
+    def __init__(self, reward: FrameReward, stream: RewardStream, num_envs: int) -> None:
         """Begin with rewards at each step.
 
         Args:
             reward: what scores frames.
-            mix: how its rewards and the environments' own combine.
+            stream: makes rewards of what it gives them; of this object alone.
             num_envs: N.
         """
-        self.reward = reward
+        self.reward, self.stream = reward, stream
         self.returns = np.zeros(num_envs)
         self.deferral: Deferral | None = None
-        self._mix = mix
         self._own = gpu_scorer(reward)
 
     @property
@@ -55,32 +56,42 @@ class Labels:
         return self._own if self.deferral is None else self.deferral.scorer
 
     def step(
-        self, frames: np.ndarray, env_reward: np.ndarray, done: np.ndarray, diverged: np.ndarray
+        self,
+        frames: np.ndarray,
+        env_reward: np.ndarray,
+        done: np.ndarray,
+        diverged: np.ndarray,
+        due: np.ndarray | None = None,
     ) -> Labelled:
         """Score the frames of a step, or enqueue them where rewards are deferred.
 
         Args:
-            frames: (N, H, W, 3) uint8, of the states reached, terminal ones included.
+            frames: (C * N, H, W, 3) uint8, one camera after the other, of the states reached,
+                terminal ones included.
             env_reward: (N,), kept where rewards are deferred.
             done: (N,) bool, episodes that this step ended; likewise.
             diverged: (N,) bool, likewise by broken physics.
+            due: (N,) bool, whose frames are scored; None for all.
 
         Returns:
             Fresh arrays.
         """
+        wanted = _rows(frames, due)
         if self.deferral is not None:
-            self.deferral.submit(frames, env_reward, done, diverged)
+            self.deferral.submit(wanted, env_reward, done, diverged, due)
             nothing = np.full(len(done), np.nan)
             return Labelled(nothing.astype(np.float32), np.zeros(len(done), np.float32), nothing)
-        if self._own is not None:
-            vlm_reward = self._own.collect([self._own.submit(frames)])[0]
-        else:
-            vlm_reward = np.array(self.reward.score(frames), dtype=np.float32)
-        reward = self._mix(vlm_reward, env_reward)
+        scores = np.zeros(0, np.float32) if wanted is None else self._score(wanted)
+        vlm_reward, reward = self.stream.step(scores, due, env_reward, diverged)
         self.returns += reward
         episode_return = self.returns.copy()
         self.returns[done] = 0
         return Labelled(vlm_reward, reward, episode_return)
+
+    def _score(self, frames: np.ndarray) -> np.ndarray:
+        if self._own is not None:
+            return self._own.collect([self._own.submit(frames)])[0]
+        return np.asarray(self.reward.score(frames), dtype=np.float32)
 
     def attach(self, infos: list[dict[str, Any]]) -> None:
         """Let the infos of the last step be filled in place once its rewards are there.
@@ -101,7 +112,7 @@ class Labels:
         """
         self.stop()
         scorer = scorer_of(self.reward, num_slots, self._own)
-        self.deferral = Deferral(scorer, self._mix, self.returns, timings, sink)
+        self.deferral = Deferral(scorer, self.stream, self.returns, timings, sink)
 
     def stop(self) -> None:
         """Settle everything; from now on rewards come with each step."""
@@ -122,7 +133,7 @@ class Labels:
         """
         if self.deferral is not None:
             self.deferral.settle()
-        return {"returns": self.returns.copy()}
+        return {"returns": self.returns.copy(), **self.stream.get_state()}
 
     def set_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from what `get_state` returned, with rewards at each step.
@@ -132,12 +143,23 @@ class Labels:
         """
         self.stop()
         self.returns[:] = state["returns"]
+        self.stream.set_state(state)
 
     def close(self) -> None:
         """Settle what is deferred and free threads and memory."""
         self.stop()
         if self._own is not None:
             self._own.close()
+
+
+def _rows(frames: np.ndarray, due: np.ndarray | None) -> np.ndarray | None:
+    """Return the frames (C * n, H, W, 3) of n environments that are due; None without any."""
+    if due is None or due.all():
+        return frames
+    if not due.any():
+        return None
+    by_camera = frames.reshape(-1, len(due), *frames.shape[1:])
+    return by_camera[:, due].reshape(-1, *frames.shape[1:])
 
 
 class Deferring:

@@ -23,8 +23,9 @@ def make_vec_env(
     api: str = "sb3",
     mode: str = "replace",
     weight: float = 1.0,
+    env_weight: float = 1.0,
     model: str = "builtin",
-    **options: Any,
+    **settings: Any,
 ) -> TaskVecEnv | TaskVectorEnv:
     """Build N worlds of a task, rewarded by a vision-language model.
 
@@ -35,12 +36,15 @@ def make_vec_env(
         api: "sb3" for a Stable-Baselines3 `VecEnv`, "gymnasium" for a `VectorEnv`.
         mode: "replace" the environment's own reward (its ground truth) or "add" to it.
         weight: factor on the model's reward.
+        env_weight: factor on the environment's own, for mode "add".
         model: as `VLMReward` takes it; not used if `reward` is given.
-        options: `seed` (None: drawn), `num_threads` (0: one a CPU), `render_size` (side or
+        settings: `seed` (None: drawn), `num_threads` (0: one a CPU), `render_size` (side or
             (height, width) [pixels]; None: the reward's input size), `supersample` (draw this many
             times as large and average), `renderer` ("auto", "ray" or "gl"), `camera` (None: the
-            task's), `textures` ("original" or "photographic"; None: the task's) and, if `reward`
-            is not given, `device` and `precision` of `VLMReward`.
+            task's; a list: several, whose rewards become one), `textures` ("original" or
+            "photographic"; None: the task's), `options` (`RewardOptions`: score every k-th step,
+            normalise, several cameras) and, if `reward` is not given, `device` and `precision` of
+            `VLMReward`.
 
     Returns:
         The environment, not yet reset.
@@ -55,14 +59,14 @@ def make_vec_env(
         error = unknown_name("api", api, ("sb3", "gymnasium"))
         raise error
     task = get_native_task(task) if isinstance(task, str) else task
-    task = task.with_textures(options.pop("textures", None) or task.textures)
-    mix = Mix(mode, weight)
+    task = task.with_textures(settings.pop("textures", None) or task.textures)
+    mix = Mix(mode, weight, env_weight)
     load: dict[str, Any] = {
-        name: options.pop(name) for name in ("device", "precision") if name in options
+        name: settings.pop(name) for name in ("device", "precision") if name in settings
     }
     if reward is None:
         reward = _task_reward(task, model, load)
-    worlds = TaskWorlds(task, num_envs, reward, mix=mix, **options)
+    worlds = TaskWorlds(task, num_envs, reward, mix=mix, **settings)
     if api == "gymnasium":
         return TaskVectorEnv(worlds)
     # By name: the Stable-Baselines3 layer lies above this one and is loaded only if asked for.

@@ -26,18 +26,27 @@ class Mix:
     """How the model's reward and the environment's own become one.
 
     Attributes:
-        mode: "replace" for weight * VLM reward, "add" for own reward + weight * VLM reward.
+        mode: "replace" for weight * VLM reward, "add" for env_weight * own reward + weight * VLM
+            reward.
         weight: factor on the VLM reward, finite.
+        env_weight: factor on the environment's own reward, finite; 1 unless the mode is "add".
     """
 
     mode: str = "replace"
     weight: float = 1.0
+    env_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in {"replace", "add"}:
             raise unknown_name("mode", self.mode, ("replace", "add"))
-        if not np.isfinite(self.weight):
-            raise ArgumentError(f"weight must be finite, got {self.weight}.")
+        for name in ("weight", "env_weight"):
+            if not np.isfinite(getattr(self, name)):
+                raise ArgumentError(f"{name} must be finite, got {getattr(self, name)}.")
+        if self.mode == "replace" and self.env_weight != 1:
+            raise ArgumentError(
+                f'env_weight must be left out where mode is "replace", got {self.env_weight}. '
+                'With mode="add" it is the factor on the environment\'s own reward.'
+            )
 
     def __call__(self, vlm_reward: np.ndarray, env_reward: np.ndarray) -> np.ndarray:
         """Return the reward to learn from.
@@ -51,7 +60,7 @@ class Mix:
         """
         total = self.weight * vlm_reward
         if self.mode == "add":
-            total = total + env_reward
+            total = total + self.env_weight * env_reward
         return np.asarray(total, dtype=np.float32)
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from vlmrm_fast.errors import ArgumentError, unknown_name
 from vlmrm_fast.prompts import check_alpha, check_prompts
 from vlmrm_fast.rendering import Camera
+
+# One flag with several words, several flags, or both.
+Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TASK_CAMERA = "task"
@@ -31,6 +36,18 @@ class Candidate:
     baseline: str | None
     alpha: float
     reference: bool = False
+
+
+def flat(words: Sequence[Sequence[str]]) -> list[str]:
+    """Return what was given after all flags of one name, each once.
+
+    Args:
+        words: by flag.
+
+    Returns:
+        The words in order.
+    """
+    return list(dict.fromkeys(word for group in words for word in group))
 
 
 def cross(

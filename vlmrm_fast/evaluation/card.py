@@ -192,7 +192,7 @@ class _Stage:
 
     def recorder(self) -> Recorder:
         goals = self.reward if isinstance(self.reward, SeveralGoals) else None
-        return Recorder(self.judge, goals)
+        return Recorder(self.judge, goals, self.settings.camera.camera_reduce)
 
     def play(self, name: str, step: int | None, predict: Callable[[Any], np.ndarray]) -> Policy:
         recorder = self.recorder()

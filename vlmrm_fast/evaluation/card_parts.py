@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -34,17 +35,10 @@ def build_judge(model: str | None, settings: TrainConfig, image_size: int) -> An
     """
     if model is None:
         return None
-    from vlmrm_fast.reward import VLMReward
+    from vlmrm_fast.sb3.building import build_reward
 
-    reward = settings.reward
-    assert reward.goal is not None
-    judge = VLMReward(
-        model,
-        goal=reward.goal,
-        baseline=reward.baseline,
-        alpha=reward.alpha or 0.0,
-        device=settings.device,
-    )
+    reward = dataclasses.replace(settings.reward, model=model, precision="auto")
+    judge = build_reward(dataclasses.replace(settings, reward=reward))
     # What overflows is found here and not after the first checkpoint.
     judge.score(np.zeros((1, image_size, image_size, 3), np.uint8))
     return judge

@@ -55,7 +55,7 @@ def compute_figures(
     """Return the figures of P rewards of N states.
 
     Args:
-        rewards: (N, P) finite numbers.
+        rewards: (N, P) float32, finite.
         goal: (N,) bool, which states show the goal; both kinds present.
         near: (N,) bool, which of the others are near misses; may be none.
         truth: (N,) float64, the ground-truth reward, not constant.
@@ -64,28 +64,35 @@ def compute_figures(
         The figures, equal to those of `metrics`, reward by reward.
     """
     # Rows are contiguous, so that sorting one does not stride through memory.
-    values = np.ascontiguousarray(rewards.T, dtype=np.float64)
-    moves = values.min(axis=1) != values.max(axis=1)
-    ranks = _ranks(values)
+    single = np.ascontiguousarray(rewards.T, dtype=np.float32)
+    values = single.astype(np.float64)
+    # One sort serves all: what follows reads labels and truth in the order of the rewards.
+    order = _orders(single)
+    ordered = np.take_along_axis(values, order, axis=1)
+    hit = goal[order]
+    ranks = _sorted_ranks(ordered)
+    moves = ordered[:, 0] != ordered[:, -1]
+    goals = ordered[hit].reshape(len(values), -1)
+    others = ordered[~hit].reshape(len(values), -1)
+    truth_ranks = _sorted_ranks(np.sort(truth)[None])[0][np.argsort(np.argsort(truth))]
     with np.errstate(invalid="ignore", divide="ignore"):
-        linear = np.where(moves, _correlation(values, goal.astype(np.float64)), np.nan)
-        margin = np.where(moves, _margin(values, goal), np.nan)
-        pearson = np.where(moves, _correlation(values, truth), np.nan)
-        spearman = np.where(moves, _correlation(ranks, _ranks(truth[None])[0]), np.nan)
-    close = goal | near
-    near_auc = _auc(_ranks(values[:, close]), goal[close]) if near.any() else _nan(values)
+        linear = _correlation(values, goal.astype(np.float64))
+        margin = (_quantile(goals, 0) - _quantile(others, 1)) / values.std(axis=1)
+        pearson = _correlation(values, truth)
+        spearman = _correlation(ranks, truth_ranks[order])
+    undefined = np.where(moves, 0.0, np.nan)
     return Figures(
-        epic=np.sqrt((1 - linear) / 2),
-        pearson=pearson,
-        spearman=spearman,
-        auc=_auc(ranks, goal),
-        near_auc=near_auc,
-        fpr=_fpr(values, goal),
-        margin=margin,
-        top=_top(values, goal),
+        epic=np.sqrt((1 - linear) / 2) + undefined,
+        pearson=pearson + undefined,
+        spearman=spearman + undefined,
+        auc=_auc(ranks, hit),
+        near_auc=_near_auc(ordered, hit, (goal | near)[order]) if near.any() else _nan(values),
+        fpr=_fpr(goals, others),
+        margin=margin + undefined,
+        top=_top(ordered, hit),
         goal_mean=values[:, goal].mean(axis=1),
-        near_mean=values[:, near].mean(axis=1) if near.any() else _nan(values),
-        other_mean=_others_mean(values, ~close),
+        near_mean=_mean(values, near),
+        other_mean=_mean(values, ~(goal | near)),
     )
 
 
@@ -93,58 +100,75 @@ def _nan(values: np.ndarray) -> np.ndarray:
     return np.full(len(values), np.nan)
 
 
-def _others_mean(values: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _mean(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Return the mean reward (P,) of the marked states, NaN where there are none."""
-    return values[:, other].mean(axis=1) if other.any() else _nan(values)
+    return values[:, kept].mean(axis=1) if kept.any() else _nan(values)
 
 
-def _correlation(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation (P,) of rows (P, N) with a series (N,)."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    target = truth - truth.mean()
-    norms = np.sqrt((centred**2).sum(axis=1)) * np.linalg.norm(target)
-    return np.clip(centred @ target / norms, -1, 1)
+def _orders(values: np.ndarray) -> np.ndarray:
+    """Return the order (P, N) that sorts each row of (P, N) float32.
+
+    A number and its place are packed into 64 bits, which numpy sorts with vector instructions: a
+    third of argsort's time.
+    """
+    # Adding zero makes -0 equal to 0, as comparing does.
+    bits = (values + np.float32(0)).view(np.uint32)
+    sign = np.uint32(1 << 31)
+    keys = np.where(bits & sign, ~bits, bits | sign).astype(np.uint64)
+    packed = keys << np.uint64(32) | np.arange(values.shape[1], dtype=np.uint64)
+    packed.sort(axis=1)
+    return (packed & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks from 1 within each row of (P, N), equal values sharing their mean rank."""
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    width = values.shape[1]
-    # Where a run of equal values starts and ends, each place filled from its run's edge.
-    starts = np.ones(values.shape, bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    ends = np.ones(values.shape, bool)
-    ends[:, :-1] = starts[:, 1:]
-    place = np.arange(width)
-    first = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
-    last = np.minimum.accumulate(np.where(ends, place, width)[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
+def _sorted_ranks(ordered: np.ndarray) -> np.ndarray:
+    """Return ranks from 1 of sorted rows (P, N), equal values sharing their mean rank."""
+    width = ordered.shape[1]
+    ranks = np.tile(np.arange(1.0, width + 1), (len(ordered), 1))
+    same = ordered[:, 1:] == ordered[:, :-1]
+    for row in np.flatnonzero(same.any(axis=1)):
+        starts = np.flatnonzero(np.r_[True, ~same[row]])
+        lengths = np.diff(np.r_[starts, width])
+        ranks[row] = np.repeat(starts + (lengths + 1) / 2, lengths)
     return ranks
 
 
-def _auc(ranks: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    positives = int(goal.sum())
-    wins = ranks[:, goal].sum(axis=1) - positives * (positives + 1) / 2
-    return wins / (positives * (len(goal) - positives))
+def _correlation(values: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation (P,) of rows (P, N) with a series (N,) or with rows."""
+    centred = values - values.mean(axis=1, keepdims=True)
+    target = truth - truth.mean(axis=-1, keepdims=True)
+    products = centred @ target if truth.ndim == 1 else np.einsum("pn,pn->p", centred, target)
+    norms = np.sqrt(np.einsum("pn,pn->p", centred, centred)) * np.linalg.norm(target, axis=-1)
+    return np.clip(products / norms, -1, 1)
 
 
-def _fpr(values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    positives = int(goal.sum())
+def _auc(ranks: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    positives = int(hit[0].sum())
+    wins = np.einsum("pn,pn->p", ranks, hit) - positives * (positives + 1) / 2
+    return wins / (positives * (hit.shape[1] - positives))
+
+
+def _near_auc(ordered: np.ndarray, hit: np.ndarray, close: np.ndarray) -> np.ndarray:
+    """Return `_auc` of the states marked in `close` alone; sorted rows stay sorted."""
+    shape = len(ordered), -1
+    return _auc(_sorted_ranks(ordered[close].reshape(shape)), hit[close].reshape(shape))
+
+
+def _fpr(goals: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the false-positive rate; rows are sorted."""
+    positives = goals.shape[1]
     needed = max(1, int(np.ceil(RECALL * positives - 1e-9)))
-    kept = positives - needed
-    threshold = np.partition(values[:, goal], kept, axis=1)[:, kept]
-    return (values[:, ~goal] >= threshold[:, None]).mean(axis=1)
+    return (others >= goals[:, positives - needed, None]).mean(axis=1)
 
 
-def _margin(values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    low = np.quantile(values[:, goal], MARGIN_QUANTILES[0], axis=1)
-    high = np.quantile(values[:, ~goal], MARGIN_QUANTILES[1], axis=1)
-    return (low - high) / values.std(axis=1)
+def _quantile(ordered: np.ndarray, which: int) -> np.ndarray:
+    """Return a quantile (P,) of sorted rows, with linear interpolation, as numpy's."""
+    place = MARGIN_QUANTILES[which] * (ordered.shape[1] - 1)
+    low = int(place)
+    high = min(low + 1, ordered.shape[1] - 1)
+    return ordered[:, low] + (place - low) * (ordered[:, high] - ordered[:, low])
 
 
-def _top(values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-    place = values.shape[1] - -(-int(goal.sum()) // 2)
-    best = values >= np.partition(values, place, axis=1)[:, place, None]
-    return (best & goal).sum(axis=1) / best.sum(axis=1)
+def _top(ordered: np.ndarray, hit: np.ndarray) -> np.ndarray:
+    place = ordered.shape[1] - -(-int(hit[0].sum()) // 2)
+    best = ordered >= ordered[:, place, None]
+    return (best & hit).sum(axis=1) / best.sum(axis=1)

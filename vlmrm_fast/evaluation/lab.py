@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -16,7 +16,9 @@ from vlmrm_fast.errors import ArgumentError, VLMRMError, unknown_name
 from vlmrm_fast.evaluation.candidates import (
     TASK_CAMERA,
     Candidate,
+    Words,
     cross,
+    flat,
     parse_alphas,
     parse_camera,
 )
@@ -27,8 +29,6 @@ from vlmrm_fast.scoring import make_folder
 
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
-
-Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def make_plan(config: LabConfig) -> Plan:
     from vlmrm_fast.clip import resolve_model
 
     models = tuple(dict.fromkeys(_split(config.model))) or ("builtin",)
-    goals, baselines = _flat(config.goal), _flat(config.baseline)
+    goals, baselines = flat(config.goal), flat(config.baseline)
     subject: Subject
     reference = None
     task: Any = None
@@ -197,10 +197,10 @@ def make_plan(config: LabConfig) -> Plan:
         task = task.with_textures(config.textures or task.textures)
         baselines = baselines or ([task.baseline] if task.baseline else [])
         reference = (task.goal, task.baseline) if config.reference else None
-    alphas = parse_alphas(_flat(config.alpha), bool(baselines))
+    alphas = parse_alphas(flat(config.alpha), bool(baselines))
     candidates = cross(goals, baselines, alphas, reference)
-    texts = _flat(config.camera) or [TASK_CAMERA]
-    cameras = {text: parse_camera(text, task.view if task else None) for text in texts}
+    texts = flat(config.camera) or [TASK_CAMERA]
+    cameras = {text: parse_camera(text, getattr(task, "view", None)) for text in texts}
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
@@ -345,11 +345,6 @@ def _result(plan: Plan, trials: list[Trial], failures: dict[str, str]) -> LabRes
     return LabResult(plan, list(trials), rows, dict(failures))
 
 
-def _flat(words: Sequence[Sequence[str]]) -> list[str]:
-    """Return what was given after all flags of one name, each once."""
-    return list(dict.fromkeys(word for group in words for word in group))
-
-
 def _split(words: Sequence[Sequence[str]]) -> list[str]:
-    """As `_flat`, with "A,B" taken apart."""
-    return [part.strip() for word in _flat(words) for part in word.split(",") if part.strip()]
+    """As `flat`, with "A,B" taken apart."""
+    return [part.strip() for word in flat(words) for part in word.split(",") if part.strip()]

@@ -116,15 +116,20 @@ class SeveralGoals:
         """Embed the goals, with baseline and strength of the run.
 
         Args:
-            reward: the run's `VLMReward`.
+            reward: the run's `VLMReward`, whose rule they share.
             goals: further goals, one prompt each.
         """
         self.names = tuple(goals)
         self.newest = np.zeros((0, len(goals)), np.float32)
         self._reward = reward
-        every = [reward.goal, *([goal] for goal in goals)]
-        baselines = [reward.baseline or None] * len(every)
-        self.prompts = reward.prompt_set(every, baselines, reward.alpha)
+        own = reward.objective
+        options = {"rule": own.rule, "temperature": own.temperature}
+        self._others = [
+            reward.with_prompts(
+                goal, own.baseline or None, own.alpha, negatives=own.negatives or None, **options
+            )
+            for goal in goals
+        ]
 
     @property
     def image_size(self) -> int:
@@ -140,9 +145,9 @@ class SeveralGoals:
         Returns:
             (B,) float32.
         """
-        many = self._reward.score_many(frames, self.prompts)
-        self.newest = many[:, 1:]
-        return many[:, 0].copy()
+        z = self._reward.embed_images(frames)
+        self.newest = np.stack([other.score_embeddings(z) for other in self._others], axis=1)
+        return self._reward.score_embeddings(z)
 
     def describe(self) -> dict[str, Any]:
         """As the reward's own.
@@ -156,14 +161,18 @@ class SeveralGoals:
 class Recorder:
     """Watches an evaluation, state by state. Use a new one for every policy."""
 
-    def __init__(self, judge: Any = None, goals: SeveralGoals | None = None) -> None:
+    def __init__(
+        self, judge: Any = None, goals: SeveralGoals | None = None, reduce: str = "mean"
+    ) -> None:
         """Prepare.
 
         Args:
             judge: a second reward that scores the frames too, or None.
             goals: the reward in use, where it scores further goals.
+            reduce: how rewards of several cameras become one: "mean", "max" or "min".
         """
         self._judge, self._goals = judge, goals
+        self._reduce = {"mean": np.mean, "max": np.max, "min": np.min}[reduce]
         self._waiting: list[np.ndarray] = []
         self._judged: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
@@ -187,14 +196,15 @@ class Recorder:
             self._steps, self._serials = np.zeros((2, len(infos)), np.int64)
         self._steps += 1
         kept = np.array([i for i in np.flatnonzero(counted) if not infos[i].get("diverged")], int)
-        frames = env.last_frames
+        frames = env.camera_frames
         for i in kept:
-            self._add(int(i), infos[i], frames[i])
+            self._add(int(i), infos[i], frames[0, i])
         if self._goals is not None:
-            self._more.append(self._goals.newest[kept].astype(np.float64))
+            by_camera = self._goals.newest.reshape(len(frames), len(infos), -1)[:, kept]
+            self._more.append(self._reduce(by_camera.astype(np.float64), axis=0))
         if self._judge is not None and len(kept):
-            self._waiting.append(frames[kept])
-            if sum(map(len, self._waiting)) >= _JUDGE_BATCH:
+            self._waiting.append(frames[:, kept])
+            if sum(part.shape[1] for part in self._waiting) >= _JUDGE_BATCH:
                 self._ask_judge()
         self._serials[ended] += 1
         self._steps[ended] = 0
@@ -245,8 +255,10 @@ class Recorder:
     def _ask_judge(self) -> None:
         """Score the frames that wait."""
         if self._waiting:
-            frames = np.concatenate(self._waiting)
-            self._judged.append(np.asarray(self._judge.score(frames), np.float64))
+            frames = np.concatenate(self._waiting, axis=1)
+            scores = self._judge.score(frames.reshape(-1, *frames.shape[2:]))
+            by_camera = np.asarray(scores, np.float64).reshape(len(frames), -1)
+            self._judged.append(self._reduce(by_camera, axis=0))
             self._waiting = []
 
     def _telling(self, name: str, number: dict[tuple[int, ...], int]) -> tuple[Moment, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,9 +11,16 @@ from numpy.typing import ArrayLike
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.simulation import Simulation
 from vlmrm_fast.state_drawing import check_states, draw_states
-from vlmrm_fast.tasks import Task, fields_from_states
+from vlmrm_fast.tasks import GymTask, PosedStates, Task, fields_from_states
 
-__all__ = ["GROUPS", "StateSet", "draw_states", "join_sets", "label_states", "make_state_set"]
+__all__ = [
+    "GROUPS",
+    "StateSet",
+    "draw_states",
+    "join_sets",
+    "label_states",
+    "make_state_set",
+]
 
 # By origin; whether a state shows the goal is what the ground truth says of it, not its group.
 GROUPS = ("goal pose", "near miss", "other pose", "random policy", "trajectory")
@@ -73,7 +79,7 @@ class StateSet:
 
 
 def make_state_set(
-    task: Any, num_states: int, seed: int = 0, *, trajectory: ArrayLike | None = None
+    task: Task | GymTask, num_states: int, seed: int = 0, *, trajectory: ArrayLike | None = None
 ) -> StateSet:
     """Return labelled states of a task; the same seed gives the same states.
 
@@ -98,29 +104,45 @@ def make_state_set(
     if seed < 0:
         raise ArgumentError(f"seed must be at least 0, got {seed}.")
     rng = np.random.default_rng(seed)
-    native = isinstance(task, Task)
-    model = task.load_model() if native else None
     posed = 0 if task.posed_states is None else int(np.ceil(_POSED_SHARE * num_states))
     sets = []
     if posed:
-        drawn = task.posed_states(model, rng, posed) if native else task.posed_states(rng, posed)
+        drawn = _posed(task, rng, posed)
         groups = np.full(posed, GROUPS[2], dtype="<U16")
         groups[np.isin(drawn.names, task.goal_poses)] = GROUPS[0]
         groups[np.isin(drawn.names, task.near_misses)] = GROUPS[1]
         sets.append(label_states(task, drawn.qpos, groups, drawn.names))
     if num_states > posed:
-        visit = _visit_native if native else _visit_gym
-        states, names = visit(task, num_states - posed, rng)
+        left = num_states - posed
+        if isinstance(task, Task):
+            states, names = _visit_native(task, left, rng)
+        else:
+            states, names = _visit_gym(task, left, rng)
         sets.append(label_states(task, states, GROUPS[3], names))
     if trajectory is not None:
-        states = check_states(trajectory, model.nq if model is not None else None)
+        states = check_states(trajectory, state_width(task))
         names = [f"state {index}" for index in range(len(states))]
         sets.append(label_states(task, states, GROUPS[4], names))
     return join_sets(sets)
 
 
+def state_width(task: Task | GymTask) -> int:
+    """Return how many numbers a state has: nq of MuJoCo, or d of a task that draws itself.
+
+    Args:
+        task: a task of the registry.
+
+    Returns:
+        The number.
+    """
+    return int(task.load_model().nq) if isinstance(task, Task) else len(task.state_names)
+
+
 def label_states(
-    task: Any, states: np.ndarray, groups: str | np.ndarray, names: Sequence[str] | np.ndarray
+    task: Task | GymTask,
+    states: np.ndarray,
+    groups: str | np.ndarray,
+    names: Sequence[str] | np.ndarray,
 ) -> StateSet:
     """Return states with the ground truth of a task.
 
@@ -166,6 +188,13 @@ def join_sets(sets: Sequence[StateSet]) -> StateSet:
     return StateSet(*(np.concatenate([getattr(one, name) for one in sets]) for name in columns))
 
 
+def _posed(task: Task | GymTask, rng: np.random.Generator, count: int) -> PosedStates:
+    if isinstance(task, GymTask):
+        return task.posed_states(rng, count)
+    assert task.posed_states is not None
+    return task.posed_states(task.load_model(), rng, count)
+
+
 def _visit_native(task: Task, count: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """Return (count, nq) states under random actions, evenly over the horizon, and their names."""
     worlds = min(_WORLDS, count)
@@ -205,7 +234,7 @@ def _is_taken(step: int, per_world: int, horizon: int) -> bool:
     return place * taken // horizon != (place - 1) * taken // horizon
 
 
-def _visit_gym(task: Any, count: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def _visit_gym(task: GymTask, count: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """Return (count, d) states of a task that is an environment of gymnasium, and their names."""
     env = task.make()
     worlds = min(_WORLDS, count)
@@ -220,7 +249,7 @@ def _visit_gym(task: Any, count: int, rng: np.random.Generator) -> tuple[np.ndar
             for step in range(1, task.horizon + 1):
                 env.step(env.action_space.sample())
                 if _is_taken(step, per_world, task.horizon):
-                    states.append(np.array(task.get_state(env), np.float64))
+                    states.append(np.array(env.get_wrapper_attr("state"), np.float64))
                     names.append(f"world {world} step {step}")
             world += 1
     finally:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from vlmrm_fast.coercion import merge
-from vlmrm_fast.config import CameraConfig, TrainConfig, to_dict
+from vlmrm_fast.config import CameraConfig, RewardConfig, TrainConfig
 from vlmrm_fast.envs.dressing import dress
+from vlmrm_fast.envs.stream import RewardOptions
 from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast.objective import make_objective
 from vlmrm_fast.sb3.algorithms import default_algorithm, find_algorithm, resolve_hyperparameters
+from vlmrm_fast.sb3.views import camera_name, free_camera, gym_camera, more_cameras
 from vlmrm_fast.tasks import GymTask, Task, get_task
 
 if TYPE_CHECKING:
@@ -36,15 +39,6 @@ def resolve(config: TrainConfig) -> TrainConfig:
     task = None if config.task is None else get_task(config.task)
     if isinstance(task, GymTask):
         _check_camera(config.camera, task)
-    reward = config.reward
-    if task is not None:
-        given = (task.baseline,) if task.baseline else None
-        reward = dataclasses.replace(
-            reward,
-            goal=reward.goal or (task.goal,),
-            baseline=reward.baseline or given,
-            alpha=task.alpha if reward.alpha is None else reward.alpha,
-        )
     steps = config.steps or (task.total_steps if task else _DEFAULT_STEPS)
     interval = config.checkpoint.checkpoint_interval or max(1000, steps // 10)
     return dataclasses.replace(
@@ -53,10 +47,41 @@ def resolve(config: TrainConfig) -> TrainConfig:
         num_envs=config.num_envs or (task.num_envs if task else _DEFAULT_ENVS),
         episode_length=config.episode_length or (task.horizon if task else None),
         camera=dataclasses.replace(config.camera, textures=_resolve_textures(config, task)),
-        reward=dataclasses.replace(reward, alpha=reward.alpha or 0.0),
+        reward=_resolve_reward(config.reward, task),
         algorithm=_resolve_algorithm(config, task),
         checkpoint=dataclasses.replace(config.checkpoint, checkpoint_interval=interval),
     )
+
+
+def _resolve_reward(reward: RewardConfig, task: Task | GymTask | None) -> RewardConfig:
+    """Return the reward's part with prompts, alpha and shares filled, and checked."""
+    if task is not None:
+        given = (task.baseline,) if task.baseline else None
+        # The task's alpha belongs to the paper's rule.
+        alpha = task.alpha if reward.rule == "goal-baseline" else 0.0
+        reward = dataclasses.replace(
+            reward,
+            goal=reward.goal or (task.goal,),
+            baseline=reward.baseline or given,
+            alpha=alpha if reward.alpha is None else reward.alpha,
+        )
+    reward = dataclasses.replace(reward, alpha=reward.alpha or 0.0)
+    share = make_objective(**_objective(reward)).image_weight
+    return dataclasses.replace(reward, image_weight=share or None)
+
+
+def _objective(reward: RewardConfig) -> dict[str, Any]:
+    """Return the arguments of `make_objective` that a configuration stands for."""
+    return {
+        "goal": reward.goal,
+        "baseline": reward.baseline,
+        "alpha": reward.alpha,
+        "rule": reward.rule,
+        "negatives": reward.negatives or None,
+        "temperature": reward.temperature,
+        "goal_images": reward.goal_images or None,
+        "image_weight": reward.image_weight,
+    }
 
 
 def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
@@ -68,7 +93,7 @@ def _resolve_textures(config: TrainConfig, task: Task | GymTask | None) -> Any:
 
 def _check_camera(camera: CameraConfig, task: GymTask) -> None:
     """Check that nothing is asked of a camera where the environment draws itself."""
-    for name, default in to_dict(CameraConfig()).items():
+    for name, default in vars(CameraConfig()).items():
         # Textures are no matter of the camera's place: such a task may have several pictures.
         if name != "textures" and getattr(camera, name) != default:
             raise ArgumentError(
@@ -107,17 +132,12 @@ def build_reward(config: TrainConfig) -> VLMReward:
     """
     from vlmrm_fast.reward import VLMReward
 
-    reward = config.reward
-    assert reward.goal is not None
-    assert reward.alpha is not None
     return VLMReward(
-        reward.model,
-        goal=reward.goal,
-        baseline=reward.baseline,
-        alpha=reward.alpha,
+        config.reward.model,
+        **_objective(config.reward),
         device=config.device,
-        precision=reward.precision,
-        compat=reward.compat,
+        precision=config.reward.precision,
+        compat=config.reward.compat,
     )
 
 
@@ -154,7 +174,7 @@ def build_task(config: TrainConfig, extra_steps: int = 0) -> Task | GymTask:
     if isinstance(task, GymTask):
         return dataclasses.replace(task, **changes)
     if config.camera.camera is not None:
-        changes["view"] = _camera_name(config.camera.camera)
+        changes["view"] = camera_name(config.camera.camera)
     elif config.camera.is_free:
         changes["view"] = free_camera(config.camera, task.view)
     return dataclasses.replace(task, **changes)
@@ -167,6 +187,7 @@ def build_env(
     num_envs: int | None = None,
     seed: int | None = None,
     extra_steps: int = 0,
+    training: bool = False,
 ) -> VecEnv:
     """Build the training or evaluation environment.
 
@@ -176,6 +197,8 @@ def build_env(
         num_envs: environments; None: the configuration's.
         seed: seed of the start states; None: the configuration's.
         extra_steps: see `build_task`.
+        training: whether to skip and normalise rewards as configured; what measures a policy sees
+            each step's reward as the model gives it.
 
     Returns:
         A VecEnv whose infos hold "vlm_reward" and "env_reward".
@@ -195,6 +218,9 @@ def build_env(
             num_threads=config.num_threads,
             mode=config.reward.mode,
             weight=config.reward.weight,
+            env_weight=config.reward.env_weight,
+            camera=[task.camera, *more_cameras(config.camera, task.view)],
+            options=_reward_options(config, training=training),
             render_size=config.camera.render_size,
             supersample=config.camera.supersample,
             renderer=config.camera.renderer,
@@ -208,55 +234,25 @@ def build_env(
             reward,
             config.reward.mode,
             config.reward.weight,
-            camera=gym_camera(config),
+            camera=[gym_camera(config), *more_cameras(config.camera)],
             render_size=config.camera.render_size,
             supersample=config.camera.supersample,
             num_threads=config.num_threads,
+            env_weight=config.reward.env_weight,
+            options=_reward_options(config, training=training),
         )
         env.seed(seed)
     return env
 
 
-def free_camera(config: CameraConfig, base: Any = None) -> dict[str, Any]:
-    """Return the keyword arguments of `rendering.Camera` for a free camera.
-
-    Args:
-        config: the camera's part of a configuration.
-        base: the task's camera; its values are kept where the configuration says nothing.
-
-    Returns:
-        The arguments.
-    """
-    made = dict(base) if isinstance(base, Mapping) else {}
-    for name in ("lookat", "distance", "azimuth", "elevation"):
-        if getattr(config, name) is not None:
-            made[name] = getattr(config, name)
-    if config.track_body is not None:
-        made["track_body"] = _camera_name(config.track_body)
-    return made
-
-
-def gym_camera(config: TrainConfig) -> Any:
-    """Return the camera for an environment of gymnasium.
-
-    Args:
-        config: the configuration.
-
-    Returns:
-        A name, an id, a `rendering.Camera`, or None for the environment's own.
-    """
-    if config.camera.camera is not None:
-        return _camera_name(config.camera.camera)
-    if config.camera.is_free:
-        from vlmrm_fast.rendering import Camera
-
-        return Camera(**free_camera(config.camera))
-    return None
-
-
-def _camera_name(text: str) -> str | int:
-    """Return a name, or the id that the text spells."""
-    return int(text) if text.lstrip("-").isdigit() else text
+def _reward_options(config: TrainConfig, *, training: bool) -> RewardOptions:
+    """Return what happens to the model's rewards in training, or where they are measured."""
+    if not training:
+        return RewardOptions(camera_reduce=config.camera.camera_reduce)
+    reward = config.reward
+    return RewardOptions(
+        config.camera.camera_reduce, reward.score_every, reward.unscored, reward.normalize
+    )
 
 
 def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:

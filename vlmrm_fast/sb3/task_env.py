@@ -49,6 +49,11 @@ class TaskVecEnv(Deferring, VecEnv):
         self.metadata["render_fps"] = round(fps)  # type: ignore[assignment]
 
     @property
+    def camera_frames(self) -> np.ndarray:
+        """As `TaskWorlds.camera_frames`: (C, N, H, W, 3) uint8."""
+        return self.worlds.camera_frames
+
+    @property
     def last_frames(self) -> np.ndarray:
         """As `TaskWorlds.last_frames`: (N, H, W, 3) uint8."""
         return self.worlds.last_frames

@@ -10,8 +10,15 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvWrapper
 
 from vlmrm_fast.envs.capture import KEY, Installer, install
 from vlmrm_fast.envs.labels import Deferring, Labels
-from vlmrm_fast.envs.painter import POSE_FIELDS, PictureStack, check_render_mode, make_painter
+from vlmrm_fast.envs.painter import (
+    POSE_FIELDS,
+    PictureStack,
+    check_render_mode,
+    check_single_camera,
+    make_painter,
+)
 from vlmrm_fast.envs.step import FrameReward, Mix, render_shape
+from vlmrm_fast.envs.stream import RewardOptions, RewardStream
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.gl_order import load_triton
 from vlmrm_fast.sb3.task_env import TaskVecEnv
@@ -31,7 +38,7 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
     Attributes:
         reward: what scores the frames.
         labels: how that happens, at once or later.
-        last_frames: (N, H, W, 3) uint8, what the last rewards were given for.
+        camera_frames: (C, N, H, W, 3) uint8, what the last rewards were given for.
         diverged: (N,) bool, live: the environments that diverged in the last step.
         timings: seconds spent so far in "simulate", "draw" and "encode".
     """
@@ -47,6 +54,8 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
         render_size: int | tuple[int, int] | None = None,
         supersample: int = 1,
         num_threads: int = 0,
+        env_weight: float = 1.0,
+        options: RewardOptions | None = None,
     ) -> None:
         """Wrap `venv`.
 
@@ -55,11 +64,14 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
             reward: what scores the frames.
             mode: "replace" the environments' reward or "add" to it.
             weight: factor on the model's reward.
-            camera: as `Scene.from_model` takes it; None for the environments' own.
+            camera: as `Scene.from_model` takes it, or a list of such; None for the environments'
+                own, a dictionary for changes of that.
             render_size: side or (height, width) of native frames [pixels]; None for the reward's
                 input size.
             supersample: as `Renderer` takes it, for native frames.
             num_threads: threads that draw, 0 for one a CPU.
+            env_weight: factor on the environments' own reward, for mode "add".
+            options: what happens to the model's rewards before.
         """
         super().__init__(venv)
         load_triton()
@@ -69,22 +81,23 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
         self._shape = render_shape(render_size, reward.image_size)
         self._painter: Any = None
         n = self.num_envs
-        self.last_frames = np.zeros((n, *self._shape, 3), np.uint8)
+        self.camera_frames = np.zeros((1, n, *self._shape, 3), np.uint8)
         self.diverged = np.zeros(n, bool)
         self.timings = {"simulate": 0.0, "draw": 0.0, "encode": 0.0}
-        self.labels = Labels(reward, Mix(mode, weight), n)
+        self.labels = Labels(reward, RewardStream(n, Mix(mode, weight, env_weight), options), n)
         self._length = np.zeros(n, np.int64)
         self._env_return, self._start = np.zeros(n), np.zeros(n)
         self._install()
 
     def _install(self) -> None:
         """Put a capture into every environment and check that it can be drawn."""
+        every = self.labels.stream.options.score_every
         local = getattr(self.venv.unwrapped, "envs", None)
         if isinstance(local, list):
             for env in local:
-                install(env, POSE_FIELDS)
+                install(env, POSE_FIELDS, every)
         else:
-            self.venv.env_is_wrapped(Installer(POSE_FIELDS))  # type: ignore[arg-type]
+            self.venv.env_is_wrapped(Installer(POSE_FIELDS, every))  # type: ignore[arg-type]
         if not self.venv.has_attr("vlmrm_describe"):
             raise ArgumentError(
                 "venv must hold environments in a gymnasium.Wrapper, got bare ones in other "
@@ -95,6 +108,7 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
             self._use_render()
 
     def _use_render(self) -> None:
+        check_single_camera(self._camera)
         check_render_mode(self.venv.env_method("vlmrm_describe"))
         self.venv.env_method("vlmrm_use_render")
         self._painter = PictureStack()
@@ -157,12 +171,16 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
         observations, env_rewards, dones, inner = self.venv.step_wait()
         infos = [dict(info) for info in inner]
         clock = self._lap("simulate", self._clock)
-        self.last_frames = self._painter.draw([info.pop(KEY) for info in infos])
+        due = np.array([KEY in info for info in infos])
+        if due.any():
+            frames = self._painter.draw([info.pop(KEY, None) for info in infos])
+            self.camera_frames = frames.reshape(-1, self.num_envs, *frames.shape[1:])
         clock = self._lap("draw", clock)
         self.diverged[:] = [bool(info.get("diverged")) for info in infos]
+        frames = self.camera_frames.reshape(-1, *self.camera_frames.shape[2:])
         # Copies: environments may hand out their own buffers.
         given = self.labels.step(
-            self.last_frames, env_rewards.copy(), dones.copy(), self.diverged.copy()
+            frames, env_rewards.copy(), dones.copy(), self.diverged.copy(), due
         )
         self._lap("encode", clock)
         self._env_return += env_rewards
@@ -174,6 +192,11 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
                 self._end_episode(i, info, float(given.episode_return[i]))
         self.labels.attach(infos)
         return observations, given.reward, dones, infos
+
+    @property
+    def last_frames(self) -> np.ndarray:
+        """The first camera's `camera_frames`: (N, H, W, 3) uint8."""
+        return self.camera_frames[0]
 
     def _lap(self, stage: str, start: float) -> float:
         now = time.perf_counter()

@@ -14,10 +14,11 @@ from vlmrm_fast.tasks.gym_robots import ANT, HALF_CHEETAH, HOPPER, WALKER, Robot
 from vlmrm_fast.tasks.postures import Posture, draw_postures
 from vlmrm_fast.tasks.task import Fields, Task
 
-# On its back: the torso points down within 45 degrees and rests on the floor, its centre 0.25
-# to 0.35 m high; a robot on its side leans on two legs, its torso 0.5 m high.
-BACK_TILT = np.deg2rad(135.0)
-BACK_HEIGHT = 0.40
+# On four legs: the torso, a ball of 0.25 m, 0.5 to 0.7 m high, level within 8 degrees and above all
+# its legs. A robot that lies has it 0.27 m high, one that leans by 20 degrees has lost its balance.
+# A random policy's robot lies on its back most of the time; one that jumps is higher than 0.8 m.
+BELLY_HEIGHT = (0.40, 0.80)
+LEVEL_TILT = np.deg2rad(14.0)
 # Rearing: the spine within 35 degrees of the vertical, half rearing stays 42 away from it. Rump or
 # hind leg rest on the floor, the lowest centre of the leg's capsules less than 0.2 m high.
 SPINE_TILT = np.deg2rad(35.0)
@@ -30,21 +31,24 @@ STANDING_TILT = np.deg2rad(12.0)
 FOOT_HEIGHT = 0.15
 
 
-def on_back(model: Any, fields: Fields) -> tuple[np.ndarray, np.ndarray]:
-    """Say which ants lie on their back.
+def on_four_legs(model: Any, fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """Say which ants stand on their legs: the belly off the floor, level, every leg pointing down.
 
     Args:
-        model: the `MjModel`; bodies are found by name.
-        fields: xpos (N, nbody, 3) and xmat (N, nbody, 9).
+        model: the `MjModel`; bodies and geoms are found by name.
+        fields: xpos (N, nbody, 3), xmat (N, nbody, 9) and geom_xpos (N, ngeom, 3).
 
     Returns:
-        reward (N,) float64, 1 while on the back, else 0; success (N,) bool, the same.
+        reward (N,) float64, 1 while standing, else 0; success (N,) bool, the same.
     """
     torso = model.body("torso").id
+    height = fields["xpos"][:, torso, 2]
     # The last element of a rotation matrix is the cosine between the body's z axis and up.
-    down = fields["xmat"][:, torso].reshape(-1, 9)[:, 8] < np.cos(BACK_TILT)
-    lies = down & (fields["xpos"][:, torso, 2] < BACK_HEIGHT)
-    return lies.astype(np.float64), lies
+    level = fields["xmat"][:, torso].reshape(-1, 9)[:, 8] > np.cos(LEVEL_TILT)
+    shins = [model.geom(f"{leg}_ankle_geom").id for leg in ("left", "right", "third", "fourth")]
+    below = (fields["geom_xpos"][:, shins, 2] < height[:, None]).all(axis=1)
+    stands = level & below & (height > BELLY_HEIGHT[0]) & (height < BELLY_HEIGHT[1])
+    return stands.astype(np.float64), stands
 
 
 def rearing(model: Any, fields: Fields) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +101,10 @@ def _legs(right: dict[str, Any], left: dict[str, Any] | None = None) -> dict[str
 
 
 _ANT = {
-    "on_its_back": Posture((150.0, 180.0)),
-    "on_its_side": Posture((65.0, 115.0)),
     "standing": Posture((0.0, 8.0)),
     "tilted": Posture((20.0, 45.0)),
+    "on_its_side": Posture((65.0, 115.0)),
+    "on_its_back": Posture((150.0, 180.0)),
 }
 _CHEETAH = {
     "rearing": Posture((-110.0, -65.0)),
@@ -156,13 +160,13 @@ TASKS = (
     _task(
         ANT,
         _ANT,
-        ("on_its_back",),
-        ("on_its_side",),
+        ("standing",),
+        ("tilted",),
         name="ant",
-        description="Turn the four-legged robot of Ant-v5 onto its back.",
-        goal="a four-legged robot lying on its back with its legs in the air",
+        description="Keep the four-legged robot of Ant-v5 level on its four legs.",
+        goal="a four-legged robot standing on its four legs",
         baseline="a four-legged robot",
-        ground_truth=on_back,
+        ground_truth=on_four_legs,
         view=_side(4.0) | {"elevation": -25.0},
         horizon=200,
         success_steps=20,

@@ -5,6 +5,7 @@ Physics stay what they were, bit for bit: only textures, materials, colours and 
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -51,7 +52,10 @@ def load(path: str | Path, textures: str = "original") -> Any:
             return mujoco.MjModel.from_xml_path(str(path))
         spec = mujoco.MjSpec.from_file(str(path))
         make_photographic(spec)
-        return spec.compile()
+        with warnings.catch_warnings():
+            # Of gymnasium's files, about old attributes; from_xml_path does not say it.
+            warnings.simplefilter("ignore", UserWarning)
+            return spec.compile()
     except (OSError, ValueError) as error:
         raise ModelError(f"model must be a readable MJCF file, got {path}: {error}") from error
 
@@ -60,9 +64,9 @@ def make_photographic(spec: Any) -> None:
     """Give a model a photographic sky, a floor of ceramic tiles and brushed metal; in place.
 
     Planes that are fixed to the world become floors. What moves becomes bare metal where it has the
-    colour of most of the model's moving geoms, and metal of its own colour elsewhere. Lights that
-    are fixed to the world become one directional light of full strength, straight down; the
-    headlight is MuJoCo's default.
+    colour of at least half of the model's moving geoms, and metal of its own colour elsewhere.
+    Lights that are fixed to the world become one directional light of full strength, straight down;
+    the headlight is MuJoCo's default.
 
     Args:
         spec: a `mujoco.MjSpec`, changed.
@@ -107,7 +111,7 @@ def _plate(spec: Any) -> None:
     colours = [_colour(spec, geom) for geom in moving]
     most, count = Counter(colours).most_common(1)[0] if colours else (None, 0)
     for geom, colour in zip(moving, colours, strict=True):
-        bare = colour == most and 2 * count > len(moving)
+        bare = colour == most and 2 * count >= len(moving)
         geom.material = "photographic_metal"
         geom.rgba = (1, 1, 1, colour[3]) if bare else colour
 
