@@ -15,7 +15,7 @@ import pytest
 
 from vlmrm_fast import VLMReward
 from vlmrm_fast.evaluation.candidates import ALPHAS, cross
-from vlmrm_fast.evaluation.lab import Plan, score_plan
+from vlmrm_fast.evaluation.lab import LabConfig, Plan, score_plan
 from vlmrm_fast.evaluation.state_sets import make_state_set
 from vlmrm_fast.evaluation.subjects import TaskSubject
 from vlmrm_fast.tasks import get_task
@@ -65,7 +65,8 @@ def test_lab(benchmark):
     task, reward = get_task("cartpole-upright"), VLMReward("builtin", goal="x", device="cpu")
     subject = Held(task, make_state_set(task, count), reward.image_size)
     candidates = cross(prompts(), ["pole and cart"], ALPHAS, None)
-    plan = Plan(subject, candidates, ("builtin",), {"task": None}, lambda _: reward, "epic")
+    settings = LabConfig(task.name, num_states=count)
+    plan = Plan(subject, candidates, ("builtin",), {"task": None}, lambda _: reward, settings)
     assert len(candidates) == PROMPTS * len(ALPHAS)
 
     def judge():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 import yaml
 from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vlmrm_fast.cli import main
+from vlmrm_fast.coercion import from_dict
 from vlmrm_fast.config import TrainConfig, from_yaml, load_config
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.foreign_config import HUMANOID_TASKS, convert, is_foreign
@@ -284,3 +288,33 @@ def test_the_command_line_trains_a_file_as_it_is(
     assert resolved.camera.textures == "photographic"
     assert resolved.algorithm.hyperparameters["learning_starts"] == 20
     assert resolved.algorithm.hyperparameters["gamma"] == 0.99
+
+
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 10**7),
+    st.floats(allow_nan=True),
+    st.text(max_size=5),
+    st.lists(st.one_of(st.none(), st.integers(), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+)
+
+
+def _places(values: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the path of every value of a file, sections included."""
+    inner = [_places(item, (*at, key)) for key, item in values.items() if isinstance(item, dict)]
+    return [(*at, key) for key in values] + [place for places in inner for place in places]
+
+
+@given(data=st.data(), value=_SCALARS, path=st.sampled_from([README, CLUSTER]))
+@settings(max_examples=100, deadline=None)
+def test_any_value_anywhere_is_taken_or_refused_with_an_argument_error(
+    data: st.DataObject, value: Any, path: Path
+) -> None:
+    values = _changed(path)
+    place = data.draw(st.sampled_from(_places(values)))
+    values = _changed(path, **{"__".join(place): value})
+    # Any other error fails the test.
+    with contextlib.suppress(ArgumentError):
+        from_dict(TrainConfig, convert(values).values)

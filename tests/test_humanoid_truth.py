@@ -97,6 +97,19 @@ def test_left_and_right_are_alike(name: str) -> None:
     np.testing.assert_array_equal(success(name, mirrored), success(name, states_of(name)))
 
 
+def test_splits_with_the_legs_in_the_air_fail() -> None:
+    qpos, data = states_of("humanoid-splits").copy(), mujoco.MjData(model())
+    lean = np.array([np.cos(0.3), 0, -np.sin(0.3), 0])  # back by 34 degrees, still seated
+    for state in qpos:
+        mujoco.mju_mulQuat(state[3:7], state[3:7].copy(), lean)
+        for side in ("left", "right"):
+            state[model().joint(f"{side}_hip_y").qposadr[0]] = np.deg2rad(-110)
+        data.qpos[:] = state
+        mujoco.mj_kinematics(model(), data)
+        state[2] -= poses.lowest_point(model(), data.geom_xpos, data.geom_xmat)
+    assert not success("humanoid-splits", qpos).any()
+
+
 def test_a_truth_of_no_states_is_empty() -> None:
     task = get_task("humanoid-splits")
     fields = {
@@ -105,3 +118,14 @@ def test_a_truth_of_no_states_is_empty() -> None:
     }
     reward, success = task.ground_truth(model(), fields)
     assert reward.shape == success.shape == (0,)
+
+
+def test_poses_are_drawn_as_the_built_in_models_training_drew_them() -> None:
+    # A new name in the tables of poses or arms would change every later draw.
+    rng, data = np.random.default_rng(7), mujoco.MjData(model())
+    assert poses.draw_pose_names(3, rng) == ["sitting_knees_bent", "falling_forward", "lying_back"]
+    assert poses.draw_pose_names(3, rng) == ["standing_one_leg", "kneeling", "lying_side"]
+    for name in poses.POSES:
+        poses.sample_pose(model(), data, name, rng)
+    assert np.sum(data.qpos * np.arange(model().nq)) == pytest.approx(-69.78281230565, rel=1e-9)
+    assert rng.random() == 0.21439613109783007

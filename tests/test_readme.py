@@ -9,10 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The renderer's page shows calls without the model that they need.
-PAGES = (
-    "README.md",
-    *(f"docs/{name}.md" for name in ("scoring", "looks", "tasks", "classic-control")),
-)
+TESTED = ("scoring", "prompt-lab", "looks", "tasks", "reward-options", "classic-control")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in TESTED))
 SNIPPETS = {
     f"{page}-{index}": snippet
     for page in PAGES

@@ -134,6 +134,36 @@ def test_states_are_drawn_by_their_task_and_take_its_prompts(call, untrained_fol
     assert np.abs(first.rewards[:, 0] - reward.score(frames)).max() <= 1e-6
 
 
+def test_another_look_and_another_rule_give_other_rewards(call, untrained_folder, tmp_path):
+    from vlmrm_fast import VLMReward
+    from vlmrm_fast.state_drawing import draw_states
+
+    states = cartpole_states(12)
+    np.save(tmp_path / "states.npy", states)
+    negatives, task = ("a cart without a pole", "a floor"), get_task("cartpole-upright")
+    rule = {"rule": "softmax", "negatives": negatives, "temperature": 0.05}
+    found = call(tmp_path / "states.npy", task=task.name, textures="photographic", goal="a pole",
+                 baseline=None, alpha=None, **rule)  # fmt: skip
+    reward = VLMReward(untrained_folder, goal="a pole", baseline=task.baseline, **rule)
+    (frames,) = draw_states(task, states, reward.image_size, textures="photographic")
+    assert np.abs(found.rewards[:, 0] - reward.score(frames)).max() <= 1e-6
+    with pytest.raises(ArgumentError, match="negatives"):
+        call(tmp_path / "states.npy", out="b", task=task.name, rule="softmax", alpha=None)
+
+
+def test_states_of_an_environment_without_mujoco_are_drawn_by_itself(
+    call, untrained_folder, tmp_path
+):
+    from vlmrm_fast.state_drawing import draw_states
+
+    task = get_task("cartpole")
+    states = task.posed_states(np.random.default_rng(0), 9).qpos
+    np.save(tmp_path / "states.npy", states)
+    found = call(tmp_path / "states.npy", task=task.name)
+    frames = np.concatenate(list(draw_states(task, states, 64)))
+    assert np.abs(found.rewards - expected(untrained_folder, frames)).max() <= 1e-6
+
+
 def test_the_builtin_model_prefers_stored_states_that_show_the_goal(call, tmp_path):
     states = cartpole_states(120)
     states[:, 0] *= 0.2
@@ -238,26 +268,26 @@ def committed(path):
 def test_a_killed_process_resumes_to_the_same_bits(call, untrained_folder, tmp_path):
     clips = tmp_path / "clips"
     for index in range(4):
-        write_video(clips / f"{index}.mp4", make_frames(250, seed=index))
+        write_video(clips / f"{index}.mp4", make_frames(100, seed=index))
     whole = call(clips, out="whole", batch_size=4)
     out, journal = tmp_path / "killed", tmp_path / "killed" / "journal" / "lines.jsonl"
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(
         command(clips, out, untrained_folder), env=environment, stderr=subprocess.DEVNULL
     )
-    while committed(journal) < 100:
+    while committed(journal) < 40:
         assert process.poll() is None, "the process was to be killed before its end"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     rows = committed(journal)
-    assert 100 <= rows < 1000
+    assert 40 <= rows < 400
     assert not (out / "rewards.npz").exists()
     with pytest.raises(ArgumentError, match=r"new or empty folder.*--resume"):
         call(clips, out="killed", batch_size=4)
     found = call(clips, out="killed", batch_size=4, resume=True)
-    assert found.report["rates"]["frames"] == 1000 - rows
-    assert found.episode_starts.tolist() == [0, 250, 500, 750, 1000]
+    assert found.report["rates"]["frames"] == 400 - rows
+    assert found.episode_starts.tolist() == [0, 100, 200, 300, 400]
     assert np.array_equal(found.rewards, whole.rewards)
     again = call(clips, out="killed", batch_size=4, resume=True)
     assert np.array_equal(again.rewards, whole.rewards)
@@ -295,7 +325,7 @@ def test_a_journal_cut_anywhere_resumes_to_the_same_bits(
     monkeypatch.undo()
     lines = (tmp_path / "part" / "journal" / "lines.jsonl").read_bytes()
     first = lines.index(b"\n") + 1
-    for end in np.linspace(first, len(lines), 5).astype(int):
+    for end in np.linspace(first, len(lines), 4).astype(int):
         out = tmp_path / f"cut{end}"
         shutil.copytree(tmp_path / "part", out)
         (out / "journal" / "lines.jsonl").write_bytes(lines[:end])
@@ -372,6 +402,8 @@ BAD = {
     "progress is odd": ({"progress": "loud"}, "progress must be one of auto, off, plain"),
     "the option is unknown": ({"gaol": "x"}, "options must be fields of RelabelConfig"),
     "the task is unknown": ({"task": "cartpole-uprigth"}, "Did you mean 'cartpole-upright'"),
+    "the look is unknown": ({"task": "cartpole-upright", "textures": "photo"}, "must be one of or"),
+    "the rule is unknown": ({"rule": "cosin"}, "Did you mean 'cosine'"),
     "a Minari copy is of no Minari": ({"minari_id": "a-v0"}, "minari_id must go with a Minari"),
 }
 

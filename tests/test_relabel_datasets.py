@@ -25,7 +25,7 @@ from relabel_data import (
 
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.relabel import load_results, relabel
-from vlmrm_fast.relabel.drawing import StateDrawer
+from vlmrm_fast.relabel.drawing import TaskDrawer
 from vlmrm_fast.relabel.lerobot import LeRobot
 from vlmrm_fast.relabel.observations import make_positions, task_of
 from vlmrm_fast.relabel.source import Clock
@@ -259,7 +259,7 @@ def test_observations_of_a_minari_dataset_are_drawn_by_their_environments_task(
     space = gymnasium.make("Humanoid-v5").observation_space
     write_minari("humanoid-v0", space, [observations], [infos], env="Humanoid-v5")
     found = call("humanoid-v0")
-    drawer = StateDrawer("humanoid-kneeling")
+    drawer = TaskDrawer("humanoid-kneeling")
     from vlmrm_fast import VLMReward
 
     drawer.size = VLMReward(untrained_folder, goal="x").image_size
@@ -285,7 +285,7 @@ def test_positions_are_found_in_the_observations_of_gymnasiums_environments(env_
     if name is None:
         pytest.skip(f"no task draws {env_id}")
     observations, states, infos = record(env_id, 6, **options)
-    drawer = StateDrawer(name)
+    drawer = TaskDrawer(name)
     find = make_positions(drawer, observations.shape[1], options)
     found = find(observations[2:], infos, slice(2, None))
     assert np.abs(found - states[2:]).max() <= 1e-9
@@ -296,11 +296,11 @@ def test_positions_are_found_in_the_observations_of_gymnasiums_environments(env_
 
 
 def test_our_cart_pole_is_found_in_its_observations():
-    task = StateDrawer("cartpole-upright").task
+    task = TaskDrawer("cartpole-upright").task
     states = np.random.default_rng(0).uniform(-3, 3, (20, 2))
     fields = {"qpos": states, "qvel": np.zeros((20, 2))}
     observations = task.observation(None, fields)
-    find = make_positions(StateDrawer(task.name), observations.shape[1], {})
+    find = make_positions(TaskDrawer(task.name), observations.shape[1], {})
     assert np.abs(find(observations, {}, slice(None)) - states).max() <= 1e-12
 
 

@@ -11,9 +11,10 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
-from parity import ASSETS, BOUNDS, Figures, Oracle, compare, random_worlds
+from parity import ASSETS, BOUNDS, Figures, Oracle, compare, random_worlds, task_scenes
 from PIL import Image
 
+from vlmrm_fast._textures import _cube_border
 from vlmrm_fast.config import from_yaml
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.envs.dressing import dress
@@ -22,7 +23,7 @@ from vlmrm_fast.evaluation.lab import LabConfig, make_plan
 from vlmrm_fast.rendering import Renderer, Scene
 from vlmrm_fast.sb3.building import build_task, resolve
 from vlmrm_fast.scoring import ScoreConfig, _find_task, score_frames
-from vlmrm_fast.tasks import get_task, native_task_names, textures
+from vlmrm_fast.tasks import get_task, textures
 
 SCRIPT = Path(__file__).parent.parent / "tools" / "make_textures.py"
 # Fields of MjModel that a look may change: how things are drawn, and how many of them there are.
@@ -38,7 +39,7 @@ def _arrays(model: mujoco.MjModel) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("name", native_task_names())
+@pytest.mark.parametrize("name", task_scenes())
 def test_photographic_textures_change_nothing_but_looks(name: str) -> None:
     task = get_task(name)
     plain, dressed = _arrays(task.load_model()), _arrays(_photographic(name))
@@ -235,6 +236,17 @@ def test_the_sky_has_no_seams_between_its_faces(script: ModuleType) -> None:
         nearest = (borders[face] @ borders[others].reshape(-1, 3).T).argmax(1)
         twins = colours[others].reshape(-1, 3)[nearest]
         assert np.abs(twins - colours[face]).mean() < 6
+
+
+def test_a_cubes_face_is_surrounded_by_its_neighbours() -> None:
+    faces = np.broadcast_to(np.arange(6, dtype=np.uint8)[:, None, None, None], (6, 4, 4, 3))
+    right = _cube_border(faces)[0, ..., 0]
+    # OpenGL's order is +x, -x, +y, -y, +z, -z; rows of the +x face go down, columns towards -z.
+    assert (right[0, 1:-1] == 2).all()
+    assert (right[-1, 1:-1] == 3).all()
+    assert (right[1:-1, 0] == 4).all()
+    assert (right[1:-1, -1] == 5).all()
+    assert (right[1:-1, 1:-1] == 0).all()
 
 
 def _borders(faces: np.ndarray) -> np.ndarray:

@@ -93,8 +93,10 @@ def _halve(image: np.ndarray, axis: int) -> np.ndarray:
 def _cube_border(image: np.ndarray) -> np.ndarray:
     """Surround each face with the nearest texels of its neighbours (seamless filtering)."""
     size = image.shape[1]
+    ring = np.zeros((size + 2, size + 2), bool)
+    ring[[0, -1]] = ring[:, [0, -1]] = True
     center = (np.arange(-1, size + 1) + 0.5) * 2 / size - 1
-    t, s = np.meshgrid(center, center, indexing="ij")
+    t, s = center[np.nonzero(ring)[0]], center[np.nonzero(ring)[1]]
     one = np.ones_like(s)
     directions = np.stack([
         np.stack(d, -1)
@@ -119,6 +121,7 @@ def _cube_border(image: np.ndarray) -> np.ndarray:
     v = np.choose(face, [-y, -y, z, -z, -y, -y]) / major
     column = np.clip(((u + 1) / 2 * size).astype(int), 0, size - 1)
     row = np.clip(((v + 1) / 2 * size).astype(int), 0, size - 1)
-    bordered = image[face, row, column]
+    bordered = np.empty((6, size + 2, size + 2, image.shape[3]), image.dtype)
+    bordered[:, ring] = image[face, row, column]
     bordered[:, 1:-1, 1:-1] = image
     return bordered

@@ -187,7 +187,7 @@ def _find_task(config: ScoreConfig) -> Task | GymTask | None:
     return task.with_textures(config.textures or task.textures)
 
 
-class _Unscored:
+class Unscored:
     """Stands in for a reward while states are drawn: they are encoded once, afterwards."""
 
     def __init__(self, image_size: int) -> None:
@@ -225,7 +225,7 @@ def task_states(
             if length > 0:
                 yield _gym_episode(task, world, length, stride, seed)
         return
-    worlds = TaskWorlds(task, count, _Unscored(image_size), seed=seed)
+    worlds = TaskWorlds(task, count, Unscored(image_size), seed=seed)
     rng = np.random.default_rng(seed)
     worlds.reset()
     space: Any = worlds.action_space

@@ -51,12 +51,21 @@ def draw_states(
     if chunk < 1:
         raise ArgumentError(f"chunk must be at least 1, got {chunk}.")
     task = task.with_textures(task.textures if textures is None else textures)
-    if isinstance(task, Task):
-        return _draw_native(task, states, size, camera, chunk, num_threads)
-    if camera is not None:
-        raise ArgumentError(f"camera must be left out for {task.name!r}, which draws itself.")
-    checked = check_states(states, len(task.state_names))
-    return _draw_gym(task, task.make(), checked, chunk)
+    drawer = StateDrawer(task, size, camera, chunk=chunk, num_threads=num_threads)
+    try:
+        checked = check_states(states, drawer.width)
+    except ArgumentError:
+        drawer.close()
+        raise
+    return _chunks(drawer, checked, chunk)
+
+
+def _chunks(drawer: StateDrawer, states: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    try:
+        for start in range(0, len(states), chunk):
+            yield drawer.draw(states[start : start + chunk])
+    finally:
+        drawer.close()
 
 
 def check_states(states: ArrayLike, width: int | None = None) -> np.ndarray:
@@ -88,50 +97,83 @@ def check_states(states: ArrayLike, width: int | None = None) -> np.ndarray:
     return array
 
 
-def _draw_native(
-    task: Task,
-    states: ArrayLike,
-    size: int | tuple[int, int],
-    camera: Any,
-    chunk: int,
-    num_threads: int,
-) -> Iterator[np.ndarray]:
-    """Check and build; the returned iterator poses and draws."""
-    model = task.load_model()
-    checked = check_states(states, model.nq)
-    simulation = Simulation(model, max(1, min(chunk, len(checked))), num_threads)
-    scene = Scene.from_model(simulation.model, task.camera if camera is None else camera)
-    height, width = size if isinstance(size, tuple) else (size, size)
-    renderer = Renderer(scene, height, width, num_threads)
-    return _chunks(simulation, scene, renderer, checked)
+class StateDrawer:
+    """Draws states of one task, at rest: velocities are 0, and the rest follows from the positions.
 
+    Attributes:
+        width: numbers of a state: nq for MuJoCo.
+    """
 
-def _chunks(
-    simulation: Simulation, scene: Scene, renderer: Renderer, states: np.ndarray
-) -> Iterator[np.ndarray]:
-    source = simulation.source(scene)
-    ids, rest = np.arange(simulation.num_envs), np.zeros((simulation.num_envs, simulation.model.nv))
-    with renderer:
-        for start in range(0, len(states), simulation.num_envs):
-            part = states[start : start + simulation.num_envs]
-            n = len(part)
-            simulation.reset(ids[:n], part, rest[:n])
-            if isinstance(source, Poses):
-                # The worlds that the last chunk does not fill need not be drawn.
-                yield renderer.render(Poses(**{k: rows[:n] for k, rows in vars(source).items()}))
-            else:
-                yield renderer.render(source)[:n]
+    def __init__(
+        self,
+        task: Task | GymTask,
+        size: int | tuple[int, int],
+        camera: Any = None,
+        *,
+        chunk: int = 64,
+        num_threads: int = 0,
+    ) -> None:
+        """Build the scene or the environment.
 
+        Args:
+            task: as `draw_states` takes it.
+            size: likewise.
+            camera: likewise.
+            chunk: most states drawn at once.
+            num_threads: as `draw_states` takes it.
 
-def _draw_gym(task: GymTask, env: Any, states: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
-    """Draw with the environment's own `render`, one state after the other, and close it."""
-    try:
-        env.reset(seed=0)
-        for start in range(0, len(states), chunk):
-            frames = []
-            for state in states[start : start + chunk]:
-                task.set_state(env, state)
-                frames.append(np.array(env.render(), dtype=np.uint8))
-            yield np.stack(frames)
-    finally:
-        env.close()
+        Raises:
+            ArgumentError: the size or the camera cannot be used.
+            UnsupportedSceneError: no renderer here draws the task's scene.
+        """
+        self._task: Any = task
+        self._env: Any = None
+        if not isinstance(task, Task):
+            if camera is not None:
+                raise ArgumentError(
+                    f"camera must be left out for {task.name!r}, which draws itself."
+                )
+            self.width = len(task.state_names)
+            self._env = task.make()
+            self._env.reset(seed=0)
+            return
+        model = task.load_model()
+        self.width = model.nq
+        self._worlds = Simulation(model, chunk, num_threads)
+        scene = Scene.from_model(self._worlds.model, task.camera if camera is None else camera)
+        height, width = size if isinstance(size, tuple) else (size, size)
+        self._renderer = Renderer(scene, height, width, num_threads)
+        self._source = self._worlds.source(scene)
+        self._rest = np.zeros((chunk, model.nv))
+
+    def draw(self, states: np.ndarray) -> np.ndarray:
+        """Draw states.
+
+        Args:
+            states: (n, width) float64, finite, n at least 1 and at most `chunk`.
+
+        Returns:
+            (n, H, W, 3) uint8, a fresh array.
+        """
+        if self._env is not None:
+            return np.stack([self._picture(state) for state in states])
+        n = len(states)
+        self._worlds.reset(np.arange(n), states, self._rest[:n])
+        drawn: np.ndarray
+        if isinstance(self._source, Poses):
+            # The worlds that a smaller chunk does not fill need not be drawn.
+            poses = Poses(**{name: rows[:n] for name, rows in vars(self._source).items()})
+            drawn = self._renderer.render(poses)
+        else:
+            drawn = self._renderer.render(self._source)[:n]
+        return drawn
+
+    def _picture(self, state: np.ndarray) -> np.ndarray:
+        """Return (H, W, 3) uint8 by the environment's own `render`."""
+        self._task.set_state(self._env, state)
+        return np.array(self._env.render(), dtype=np.uint8)
+
+    def close(self) -> None:
+        """Release the renderer or the environment."""
+        closing: Any = self._renderer if self._env is None else self._env
+        closing.close()

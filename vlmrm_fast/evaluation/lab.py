@@ -30,6 +30,9 @@ from vlmrm_fast.scoring import make_folder
 if TYPE_CHECKING:
     from vlmrm_fast.reward import VLMReward
 
+# What a report says of a model, beside its name.
+_DETAILS = ("weights_sha256", "image_size", "embed_dim", "device", "precision", "engine", "compat")
+
 
 @dataclass(frozen=True)
 class LabConfig:
@@ -52,6 +55,8 @@ class LabConfig:
         reference: whether the task's own prompt is tried too.
         num_states: states to judge by: two thirds posed, one third of a random policy.
         states: a .npz or .npy of further states (M, nq), "qpos" in it, say of a trained policy.
+        run: a run of the task: states that its newest checkpoint visits are added, half as many
+            as the others.
         seed: of the states.
         sort: rank by epic, pearson, spearman, auc, near_auc, fpr, margin or top.
         out: folder for lab.csv, lab.json and lab.html.
@@ -70,6 +75,7 @@ class LabConfig:
     reference: bool = True
     num_states: int = 1000
     states: str | None = None
+    run: str | None = None
     seed: int = 0
     sort: str = "epic"
     out: str = "lab"
@@ -88,7 +94,7 @@ class Plan:
         models: as the user wrote them.
         cameras: by the user's words.
         reward: makes the reward of a model for given goals, baseline and strength.
-        sort: what ranks.
+        settings: the configuration, for the record.
     """
 
     subject: Subject
@@ -96,7 +102,7 @@ class Plan:
     models: tuple[str, ...]
     cameras: dict[str, Any]
     reward: Callable[[str], VLMReward]
-    sort: str
+    settings: LabConfig
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class Trial:
         rewards: (N, P) float32.
         rows: P rows, in the order of the candidates.
         seconds: for drawing, encoding and scoring.
+        details: of the model: weights, precision, device.
     """
 
     model: str
@@ -116,6 +123,7 @@ class Trial:
     rewards: np.ndarray
     rows: list[Row]
     seconds: float
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def make_plan(config: LabConfig) -> Plan:
     reference = None
     task: Any = None
     if config.source.endswith(".npz"):
-        given = [name for name in ("camera", "states", "textures") if getattr(config, name)]
+        given = [name for name in ("camera", "states", "run", "textures") if getattr(config, name)]
         if given:
             raise ArgumentError(f"{given[0]} must be left out where frames are given, got one.")
     else:
@@ -204,28 +212,31 @@ def make_plan(config: LabConfig) -> Plan:
     for model in models:
         resolve_model(model)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
-    return Plan(
-        subject, candidates, models, cameras, _reward_maker(config, candidates), config.sort
-    )
+    return Plan(subject, candidates, models, cameras, _reward_maker(config, candidates), config)
 
 
 def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> TaskSubject:
     """Return the posed states, each camera tried on one of them."""
     from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
 
-    states = make_state_set(
-        task, config.num_states, config.seed, trajectory=_load_states(config.states)
-    )
+    further = [_load_states(config.states)] if config.states else []
+    if config.run is not None:
+        from vlmrm_fast.evaluation.visited import visited_states
+
+        further.append(visited_states(config.run, task.name, max(1, config.num_states // 2)))
+    if len({rows.shape[1:] for rows in further}) > 1:
+        shapes = " and ".join(str(rows.shape) for rows in further)
+        raise ArgumentError(f"states must be as wide as those of the run, got {shapes}.")
+    trajectory = np.concatenate(further) if further else None
+    states = make_state_set(task, config.num_states, config.seed, trajectory=trajectory)
     states.check_classes()
     for camera in cameras.values():
         draw_states(task, states.states[:1], 16, camera)
     return TaskSubject(task, states)
 
 
-def _load_states(path: str | None) -> np.ndarray | None:
+def _load_states(path: str) -> np.ndarray:
     """Return the states of a NumPy file."""
-    if path is None:
-        return None
     try:
         loaded: Any = np.load(Path(path).expanduser(), allow_pickle=False)
         if not isinstance(loaded, np.ndarray):
@@ -308,12 +319,13 @@ def _trials_of(model: str, plan: Plan) -> Any:
         [each.baseline for each in plan.candidates],
         [each.alpha for each in plan.candidates],
     )
+    details = {key: value for key, value in reward.describe().items() if key in _DETAILS}
     for text, camera in plan.cameras.items():
         start = time.perf_counter()
         frames = plan.subject.frames(reward.image_size, camera)
         rewards = np.concatenate([reward.score_many(chunk, prompts) for chunk in frames])
         rows = make_rows(rewards, plan, model, text)
-        yield Trial(model, text, rewards, rows, time.perf_counter() - start)
+        yield Trial(model, text, rewards, rows, time.perf_counter() - start, details)
 
 
 def make_rows(rewards: np.ndarray, plan: Plan, model: str, camera: str) -> list[Row]:
@@ -341,7 +353,7 @@ def make_rows(rewards: np.ndarray, plan: Plan, model: str, camera: str) -> list[
 
 
 def _result(plan: Plan, trials: list[Trial], failures: dict[str, str]) -> LabResult:
-    rows = rank_rows([row for trial in trials for row in trial.rows], plan.sort)
+    rows = rank_rows([row for trial in trials for row in trial.rows], plan.settings.sort)
     return LabResult(plan, list(trials), rows, dict(failures))
 
 

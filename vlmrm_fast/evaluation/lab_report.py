@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,15 @@ def _json_tree(result: LabResult) -> dict[str, Any]:
         "goal_states": int(subject.goal.sum()),
         "near_misses": int(subject.near.sum()),
         "groups": dict(zip(groups.tolist(), counts.tolist(), strict=True)),
-        "sort": result.plan.sort,
+        "settings": asdict(result.plan.settings),
+        "models": {trial.model: trial.details for trial in result.trials},
         "bounds": {name.lower(): getattr(verdict, name) for name in bounds},
         "go": any(row.go for row in result.rows),
         "verdict": verdict_lines(result.rows),
         "failures": result.failures,
         "seconds": {f"{t.model}, {t.camera}": t.seconds for t in result.trials},
         "rows": [{**vars(row), "go": row.go} for row in result.rows],
-        "provenance": provenance(0, {}),
+        "provenance": provenance(result.plan.settings.seed, {}),
     }
 
 

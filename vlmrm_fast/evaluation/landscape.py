@@ -230,7 +230,7 @@ def peaks_table(
                 curve.sweep.name,
                 Text(each.goal),
                 f"{each.alpha:g}",
-                f"{curve.sweep.values[best]:.2f} {curve.sweep.unit}".strip(),
+                f"{round(curve.sweep.values[best], 2) + 0.0:.2f} {curve.sweep.unit}".strip(),
                 f"{rewards[best]:.3f}",
                 f"{rewards.min():.3f}",
                 "yes" if curve.success[best] else "no",
@@ -293,7 +293,8 @@ def _plot_frames(axes: Any, curve: Curve) -> None:
     axes.imshow(np.concatenate([part for frame in curve.frames for part in (frame, gap)], axis=1))
     shown = np.linspace(curve.sweep.values[0], curve.sweep.values[-1], len(curve.frames))
     places = side * (np.arange(len(shown)) + 0.5) - _GAP / 2
-    axes.set_xticks(places, [f"{value:.2f}" for value in shown], fontsize="small")
+    # Adding zero takes the sign off what rounds to -0.
+    axes.set_xticks(places, [f"{round(v, 2) + 0.0:.2f}" for v in shown], fontsize="small")
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)

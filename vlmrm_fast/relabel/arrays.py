@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.relabel.drawing import StateDrawer
+from vlmrm_fast.relabel.drawing import TaskDrawer
 from vlmrm_fast.relabel.source import BrokenEpisodeError, Clock, Source, chunk_frames, listed
 
 ARRAYS = (".npy", ".npz")
@@ -132,7 +132,7 @@ class ArrayFiles(Source):
 
     kind = "array"
 
-    def __init__(self, path: Path, drawer: StateDrawer | None, key: str | None = None) -> None:
+    def __init__(self, path: Path, drawer: TaskDrawer | None, key: str | None = None) -> None:
         """Read the headers and the episodes' ends.
 
         Args:
@@ -181,7 +181,7 @@ class ArrayFiles(Source):
         super().close()
 
 
-def _open(path: Path, key: str | None, drawer: StateDrawer | None) -> tuple[Rows, np.ndarray]:
+def _open(path: Path, key: str | None, drawer: TaskDrawer | None) -> tuple[Rows, np.ndarray]:
     """Return a file's rows and where its episodes end, (E,) int64, cumulative."""
     try:
         if path.suffix.lower() == ".npz":
@@ -199,7 +199,7 @@ def _open(path: Path, key: str | None, drawer: StateDrawer | None) -> tuple[Rows
     return rows, np.arange(1, count + 1, dtype=np.int64) * (len(rows) // count)
 
 
-def _open_zip(path: Path, key: str | None, drawer: StateDrawer | None) -> tuple[Rows, np.ndarray]:
+def _open_zip(path: Path, key: str | None, drawer: TaskDrawer | None) -> tuple[Rows, np.ndarray]:
     with zipfile.ZipFile(path) as archive:
         names = [name[:-4] for name in archive.namelist() if name.endswith(".npy")]
     rows: Rows
@@ -215,7 +215,7 @@ def _open_zip(path: Path, key: str | None, drawer: StateDrawer | None) -> tuple[
         return rows, _episode_ends(path, small, names, rows.shape[0])
 
 
-def _pick(path: Path, names: list[str], key: str | None, drawer: StateDrawer | None) -> str:
+def _pick(path: Path, names: list[str], key: str | None, drawer: TaskDrawer | None) -> str:
     """Return the name of the array to read."""
     known = (*_STATES, *_FRAMES) if drawer is not None else _FRAMES
     wanted = [key] if key is not None else [name for name in known if name in names]
@@ -228,7 +228,7 @@ def _pick(path: Path, names: list[str], key: str | None, drawer: StateDrawer | N
     return str(wanted[0])
 
 
-def _check(path: Path, name: str, rows: Rows, drawer: StateDrawer | None) -> None:
+def _check(path: Path, name: str, rows: Rows, drawer: TaskDrawer | None) -> None:
     """Raise ArgumentError unless rows are frames, or states of the task."""
     shape, dtype = rows.shape, rows.dtype
     if drawer is not None and dtype != np.uint8:

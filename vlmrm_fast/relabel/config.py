@@ -9,8 +9,8 @@ from typing import Any
 import tyro
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.prompts import check_alpha, check_prompts
-from vlmrm_fast.relabel.drawing import StateDrawer, check_name
+from vlmrm_fast.prompts import check_prompts
+from vlmrm_fast.relabel.drawing import make_drawer
 from vlmrm_fast.relabel.source import Source
 
 
@@ -27,7 +27,11 @@ class RelabelConfig:
         alpha: strength of the goal-baseline regularisation, 0 ... 1; 0 if neither this nor a
             task is given.
         model: "builtin", "NAME/PRETRAINED" of open_clip, a local folder or "hf-hub:ORG/NAME".
+        rule: "goal-baseline", "cosine", "difference" or "softmax".
+        negatives: of the rule "softmax": what is seen where the goal is not reached.
+        temperature: of the rule "softmax".
         task: draws stored states; goal, baseline and alpha that are not given are the task's.
+        textures: the look of drawn states, "original" or "photographic"; by default the task's.
         key: the camera, observation or array to read where the source has several.
         out: folder for the results, new or empty, or an unfinished one with --resume.
         resume: go on where an interrupted call stopped.
@@ -47,7 +51,11 @@ class RelabelConfig:
     baseline: str | None = None
     alpha: float | None = None
     model: str = "builtin"
+    rule: str = "goal-baseline"
+    negatives: tuple[str, ...] = ()
+    temperature: float | None = None
     task: str | None = None
+    textures: str | None = None
     key: str | None = None
     out: str = "relabelled"
     resume: bool = False
@@ -68,11 +76,22 @@ class Wanted:
         goals: P goals.
         baseline: prompts or ().
         alpha: strength.
+        rule: of all rewards.
+        negatives: prompts or ().
+        temperature: or None.
     """
 
     goals: tuple[str, ...]
     baseline: tuple[str, ...]
     alpha: float
+    rule: str
+    negatives: tuple[str, ...]
+    temperature: float | None
+
+    @property
+    def contest(self) -> dict[str, Any]:
+        """What goes with the rule, as `VLMReward` takes it."""
+        return {"negatives": self.negatives or None, "temperature": self.temperature}
 
 
 def open_source(config: RelabelConfig) -> Source:
@@ -93,11 +112,11 @@ def open_source(config: RelabelConfig) -> Source:
     from vlmrm_fast.relabel.source import listed
     from vlmrm_fast.relabel.videos import VIDEOS, VideoFolder
 
-    check_name(config.task)
+    drawer = make_drawer(config.task, config.textures)
     path = Path(config.source).expanduser()
     folder = minari_folder(config.source)
     if folder is not None:
-        return Minari(folder, config.task, config.key)
+        return Minari(folder, drawer, config.key, config.textures)
     if config.minari_id is not None:
         raise ArgumentError(
             f"minari_id must go with a Minari dataset, got source {config.source!r}."
@@ -108,9 +127,8 @@ def open_source(config: RelabelConfig) -> Source:
             f"cache, got {config.source!r}."
         )
     if path.suffix.lower() in ARRAYS or (path.is_dir() and listed(path, ARRAYS)):
-        drawer = None if config.task is None else StateDrawer(config.task)
         return ArrayFiles(path, drawer, config.key)
-    if config.task is not None:
+    if drawer is not None:
         raise ArgumentError(
             f"task must go with stored states, got {config.task!r} for {config.source!r}. Its "
             "prompts can be given by --goal and --baseline."
@@ -134,19 +152,24 @@ def choose_prompts(config: RelabelConfig, task: Any) -> Wanted:
         Checked prompts.
 
     Raises:
-        ArgumentError: there is no goal, or a prompt or the strength cannot be used.
+        ArgumentError: there is no goal, or a prompt, the strength or the rule cannot be used.
     """
+    from vlmrm_fast.prompt_sets import list_objectives
+
     goals = check_prompts("goal", config.goal or (task.goal if task else None))
     baseline: Any = config.baseline
     if baseline is None and task is not None:
         baseline = task.baseline
     if not goals:
         raise ArgumentError('goal must be given, got none. Add --goal "what the frames may show".')
-    alpha = config.alpha if config.alpha is not None else (task.alpha if task else 0.0)
+    # A task's strength belongs to its own rule.
+    usual = task.alpha if task and config.rule == "goal-baseline" else 0.0
+    alpha = usual if config.alpha is None else config.alpha
     checked = check_prompts("baseline", baseline)
-    for goal in goals:
-        alpha = check_alpha(alpha, (goal,), checked)
-    return Wanted(goals, checked, alpha)
+    wanted = Wanted(goals, checked, alpha, config.rule, tuple(config.negatives), config.temperature)
+    columns = [[goal] for goal in goals], [checked or None] * len(goals)
+    list_objectives(*columns, alpha, config.rule, **wanted.contest)
+    return wanted
 
 
 def check_numbers(config: RelabelConfig) -> None:

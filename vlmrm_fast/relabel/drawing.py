@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.relabel.source import BrokenEpisodeError, Clock
 
 # States drawn in one go: enough to keep every thread busy.
@@ -21,7 +20,7 @@ class _Rows(Protocol):
         """Return consecutive rows."""
 
 
-class StateDrawer:
+class TaskDrawer:
     """Draws states of one task; everything is built when the first one is drawn.
 
     Attributes:
@@ -32,34 +31,35 @@ class StateDrawer:
             its own.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, textures: str | None = None) -> None:
         """Look the task up.
 
         Args:
             name: of a registered task.
+            textures: the look to draw; None for the task's.
 
         Raises:
-            UnknownNameError: no task has that name.
+            UnknownNameError: no task has that name, or it has no such look.
         """
         from vlmrm_fast.tasks import Task, get_task
 
         self.task: Any = get_task(name)
+        if textures is not None:
+            self.task = self.task.with_textures(textures)
         self.task_name = name
         self.size = 224
-        self._draw: Any = None
-        self._close: list[Any] = []
+        self._drawer: Any = None
         if isinstance(self.task, Task):
             self.model: Any = self.task.load_model()
             self.widths: tuple[int, ...] = (self.model.nq, self.model.nq + self.model.nv)
         else:
             self.model = None
-            states = self.task.posed_states(np.random.default_rng(0), 1).qpos
-            self.widths = (states.shape[1],)
+            self.widths = (len(self.task.state_names),)
 
     @property
     def facts(self) -> dict[str, str]:
         """What a resumed run must agree with."""
-        return {"task": self.task_name}
+        return {"task": self.task_name, "textures": str(self.task.textures)}
 
     def draw_rows(
         self, rows: _Rows, where: tuple[int, int, int], clock: Clock
@@ -102,71 +102,34 @@ class StateDrawer:
         Returns:
             (n, H, W, 3) uint8, a fresh array.
         """
-        if self._draw is None:
-            self._draw = self._gym() if self.model is None else self._native()
-        frames: np.ndarray = self._draw(states)
+        if self._drawer is None:
+            from vlmrm_fast.state_drawing import StateDrawer
+
+            self._drawer = StateDrawer(self.task, self.size, chunk=_CHUNK)
+        frames: np.ndarray = self._drawer.draw(states)
         return frames
-
-    def _native(self) -> Any:
-        """Return the function that draws states of a MuJoCo model."""
-        from vlmrm_fast.rendering import Poses, Renderer, Scene
-        from vlmrm_fast.simulation import Simulation
-
-        worlds = Simulation(self.model, _CHUNK)
-        scene = Scene.from_model(worlds.model, self.task.camera)
-        renderer = Renderer(scene, self.size, self.size)
-        self._close.append(renderer)
-        source, rest = worlds.source(scene), np.zeros((_CHUNK, worlds.model.nv))
-
-        def draw(states: np.ndarray) -> np.ndarray:
-            n = len(states)
-            worlds.reset(np.arange(n), states, rest[:n])
-            if isinstance(source, Poses):
-                drawn: np.ndarray = renderer.render(
-                    Poses(**{name: rows[:n] for name, rows in vars(source).items()})
-                )
-                return drawn
-            every: np.ndarray = renderer.render(source)
-            return every[:n]
-
-        return draw
-
-    def _gym(self) -> Any:
-        """Return the function that draws states by the environment's own `render`."""
-        env = self.task.make()
-        self._close.append(env)
-        env.reset(seed=0)
-
-        def picture(state: np.ndarray) -> np.ndarray:
-            self.task.set_state(env, state)
-            return np.array(env.render(), dtype=np.uint8)
-
-        return lambda states: np.stack([picture(state) for state in states])
 
     def close(self) -> None:
         """Release the renderer."""
-        for item in self._close:
-            item.close()
-        self._close, self._draw = [], None
+        if self._drawer is not None:
+            self._drawer.close()
+            self._drawer = None
 
 
-def check_name(name: str | None) -> None:
-    """Check a task's name before any file is opened.
+def make_drawer(name: str | None, textures: str | None) -> TaskDrawer | None:
+    """Return what draws states, checked before any file is opened.
 
     Args:
-        name: what the user gave, or None.
+        name: of a task, or None.
+        textures: the look to draw, or None.
+
+    Returns:
+        The drawer, or None without a task.
 
     Raises:
-        ArgumentError: the name is empty.
-        UnknownNameError: no task has that name.
+        UnknownNameError: no task has that name, or it has no such look.
     """
-    if name is None:
-        return
-    if not name:
-        raise ArgumentError("task must be a name, got an empty one.")
-    from vlmrm_fast.tasks import get_task
-
-    get_task(name)
+    return None if name is None else TaskDrawer(name, textures)
 
 
 def _short(state: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.relabel.drawing import StateDrawer
+from vlmrm_fast.relabel.drawing import TaskDrawer
 from vlmrm_fast.relabel.observations import make_positions, task_of
 from vlmrm_fast.relabel.source import BrokenEpisodeError, Clock, Source, chunk_frames, require
 
@@ -45,13 +45,21 @@ class Minari(Source):
 
     kind = "minari"
 
-    def __init__(self, folder: Path, task: str | None = None, key: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        drawer: TaskDrawer | None = None,
+        key: str | None = None,
+        textures: str | None = None,
+    ) -> None:
         """Read the metadata and the episodes' lengths.
 
         Args:
             folder: with `metadata.json`.
-            task: draws the observations; None: pictures are stored, or the environment is a task's.
+            drawer: draws the observations; None: pictures are stored, or the environment is a
+                task's.
             key: the observation to read of several, such as "pixels" or "camera/front".
+            textures: the look to draw where the environment names the task.
 
         Raises:
             ArgumentError: the dataset cannot be read, or neither pictures nor a task are there.
@@ -74,12 +82,13 @@ class Minari(Source):
         self._hdf5 = (folder / MAIN_FILE).is_file()
         self._file: Any = None
         self._step = 8  # pictures read at once until their size is known
-        self._choose(task, key)
+        self.drawer = drawer
+        self._choose(key, textures)
         self.facts = {"dataset": str(self.dataset.id), "key": self._key}
         if self.drawer is not None:
             self.facts |= self.drawer.facts
 
-    def _choose(self, task: str | None, key: str | None) -> None:
+    def _choose(self, key: str | None, textures: str | None) -> None:
         """Decide what to read: a picture observation, or states and the task that draws them."""
         leaves = _leaves(self.dataset.observation_space)
         pictures = sorted(name for name, space in leaves.items() if _is_picture(space))
@@ -87,7 +96,7 @@ class Minari(Source):
             names = ", ".join(sorted(leaves)) or "none"
             raise ArgumentError(f"key must be one of the observations {names}, got {key!r}.")
         wanted = [key] if key is not None else pictures
-        if task is None and wanted and all(name in pictures for name in wanted):
+        if self.drawer is None and wanted and all(name in pictures for name in wanted):
             if len(wanted) > 1:
                 raise ArgumentError(
                     f"key must name one of the pictures {', '.join(wanted)}, got none. Add --key "
@@ -97,14 +106,14 @@ class Minari(Source):
             return
         spec = self.dataset.env_spec
         env_id = "" if spec is None else str(spec.id)
-        name = task or task_of(env_id)
-        if name is None:
+        name = task_of(env_id)
+        if self.drawer is None and name is None:
             raise ArgumentError(
                 "source must hold pictures, or be of an environment that a task draws, got "
                 f"{env_id or 'no environment'} with {', '.join(sorted(leaves))}. Add --task NAME "
                 "of a task with the same model."
             )
-        self.drawer = StateDrawer(name)
+        self.drawer = self.drawer or TaskDrawer(str(name), textures)
         vectors = [n for n, space in leaves.items() if len(getattr(space, "shape", ())) == 1]
         self._key = key or ("observation" if "observation" in vectors else (vectors or [""])[0])
         if self._key not in vectors:

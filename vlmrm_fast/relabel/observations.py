@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.relabel.drawing import StateDrawer
+from vlmrm_fast.relabel.drawing import TaskDrawer
 
 Positions = Callable[[np.ndarray, Mapping[str, Any], slice], np.ndarray]
 """Observations (n, k), the episode's infos and the rows that they are -> (n, nq) float64."""
@@ -44,7 +44,7 @@ def task_of(env_id: str) -> str | None:
     return next((name for name in _TASKS.get(base, ()) if name in task_names()), None)
 
 
-def make_positions(drawer: StateDrawer, width: int, kwargs: Mapping[str, Any]) -> Positions:
+def make_positions(drawer: TaskDrawer, width: int, kwargs: Mapping[str, Any]) -> Positions:
     """Return the function that finds positions in observations.
 
     Args:

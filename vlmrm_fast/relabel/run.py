@@ -148,6 +148,7 @@ class _Job:
             "goals": list(self.wanted.goals),
         }
         asked |= {"baseline": list(self.wanted.baseline), "alpha": self.wanted.alpha}
+        asked |= {"rule": self.wanted.rule, "negatives": list(self.wanted.negatives)}
         for name, value in (asked | {"model": self.config.model}).items():
             if found.get(name) != value:
                 raise ArgumentError(
@@ -213,6 +214,8 @@ class _Job:
             goal=wanted.goals[0],
             baseline=baseline,
             alpha=wanted.alpha,
+            rule=wanted.rule,
+            **wanted.contest,
             device=config.device,
             precision=config.precision,
             compat=config.compat,
@@ -221,7 +224,8 @@ class _Job:
         if self.source.drawer is not None:
             self.source.drawer.size = reward.image_size
         goals = list(wanted.goals)
-        prompts = reward.prompt_set(goals, [baseline] * len(goals), wanted.alpha)
+        columns = goals, [baseline] * len(goals), wanted.alpha
+        prompts = reward.prompt_set(*columns, rules=wanted.rule, **wanted.contest)
         # The thread that reads is the one that works meanwhile; one more would only wait.
         scorer = stack.enter_context(reward.scorer(background=False, prompts=prompts))
         return reward, scorer
@@ -236,6 +240,9 @@ class _Job:
             "goals": list(self.wanted.goals),
             "baseline": list(self.wanted.baseline),
             "alpha": self.wanted.alpha,
+            "rule": self.wanted.rule,
+            "negatives": list(self.wanted.negatives),
+            "temperature": self.wanted.temperature,
             "identity": identity(self.source),
         }
 

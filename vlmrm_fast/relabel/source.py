@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import importlib
+import math
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 from vlmrm_fast.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from vlmrm_fast.relabel.drawing import StateDrawer
+    from vlmrm_fast.relabel.drawing import TaskDrawer
 
 # A chunk is what is decoded or drawn in one go. 64 frames keep the overhead of a chunk below a
 # thousandth; large frames come in smaller chunks, so that half a dozen of them stay small.
@@ -77,7 +78,7 @@ class Source(abc.ABC):
     names: list[str]
     lengths: list[int | None]
     facts: dict[str, str]
-    drawer: StateDrawer | None = None
+    drawer: TaskDrawer | None = None
 
     @abc.abstractmethod
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
@@ -128,8 +129,8 @@ def chunk_frames(shape: Sequence[int]) -> int:
     Returns:
         1 to `CHUNK_FRAMES`.
     """
-    size = max(int(np.prod(shape)), 1)
-    return int(np.clip(CHUNK_BYTES // size, 1, CHUNK_FRAMES))
+    # Asked for each frame, where numpy's functions would cost as much as decoding a small one.
+    return min(max(CHUNK_BYTES // max(math.prod(shape), 1), 1), CHUNK_FRAMES)
 
 
 def listed(folder: Path, endings: Sequence[str]) -> list[Path]:

@@ -46,6 +46,8 @@ class VideoFile:
         # On few cores frames in flight would compete with the encoder for them.
         self._stream.thread_type = "AUTO" if len(os.sched_getaffinity(0)) > 3 else "SLICE"
         self._frames = self._container.decode(self._stream)
+        # One for all frames: a frame's own would be made anew, three times the cost of decoding.
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._pushed: Any = None
         self._time: float | None = None  # of the last frame that was decoded
         self.decoded = 0
@@ -122,7 +124,7 @@ class VideoFile:
                     f"video must be whole, got {self.path} damaged at frame {self.decoded - 1}."
                 )
                 break
-            picture = frame.to_ndarray(format="rgb24")
+            picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
             if frames and picture.shape != frames[0].shape:
                 yield np.stack(frames)
                 frames = []

@@ -56,9 +56,10 @@ SEAT_HEIGHT = 0.21
 LOTUS_BEND = np.deg2rad(97.0)
 LOTUS_KNEES = 0.38
 # Side splits: the feet are 1.35 apart sideways, 0.9 in a straddle, on legs that are straight within
-# 6 degrees, where bent ones are bent by 50.
+# 6 degrees, where bent ones are bent by 50. A foot is up to 0.38 high, 0.6 where legs point up.
 SPLIT_WIDTH = 1.1
 SPLIT_BEND = np.deg2rad(30.0)
+SPLIT_FOOT = 0.45
 
 Judge = Callable[[HumanoidGeometry], np.ndarray]
 
@@ -202,7 +203,8 @@ def lotus(g: HumanoidGeometry) -> np.ndarray:
 def splits(g: HumanoidGeometry) -> np.ndarray:
     """Say who does the side splits: pelvis down, torso upright, straight legs far to the sides.
 
-    Standing with the legs apart fails by the pelvis, sitting and the straddle by the feet.
+    Standing with the legs apart fails by the pelvis; sitting, the straddle and legs in the air fail
+    by the feet.
 
     Args:
         g: N states.
@@ -211,11 +213,9 @@ def splits(g: HumanoidGeometry) -> np.ndarray:
         (N,) bool.
     """
     width = ((g.feet - g.pelvis[:, None]) * _outward(g)).sum((1, 2))
-    return (
-        _seated(g)
-        & (_bend(g.hips, g.knees, g.feet) < SPLIT_BEND).all(axis=1)
-        & (width > SPLIT_WIDTH)
-    )
+    straight = (_bend(g.hips, g.knees, g.feet) < SPLIT_BEND).all(axis=1)
+    low = (g.feet[..., 2] < SPLIT_FOOT).all(axis=1)
+    return _seated(g) & straight & low & (width > SPLIT_WIDTH)
 
 
 def _at_height(g: HumanoidGeometry) -> np.ndarray:
