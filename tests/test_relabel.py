@@ -211,7 +211,7 @@ def test_a_video_that_ends_early_is_named_and_what_came_before_is_kept(
     cut(clips / name, 0.6)
     with pytest.raises(ArgumentError, match=rf"^{name}: video must be whole, got .*Kept in") as got:
         call(clips)
-    assert "of 1 whole episodes" in str(got.value)
+    assert "the rewards of 20 frames of 1 episodes before it" in str(got.value)
     assert "--skip-broken" in str(got.value)
     kept = load_results(tmp_path / "out")
     assert not kept.report["complete"]
@@ -220,11 +220,16 @@ def test_a_video_that_ends_early_is_named_and_what_came_before_is_kept(
     assert 5 <= count < 60
     assert np.abs(kept.episode(0) - expected(untrained_folder, first)).max() <= 1e-6
     assert np.abs(kept.episode(1) - expected(untrained_folder, whole[:count])).max() <= 1e-6
+    shutil.copytree(tmp_path / "out", tmp_path / "mended")
     done = call(clips, resume=True, skip_broken=True)
     assert done.report["complete"]
     assert list(done.faults) == [name]
     assert np.array_equal(done.rewards[: len(kept.rewards)], kept.rewards)
     assert np.abs(done.episode(2) - expected(untrained_folder, last)).max() <= 1e-6
+    write_video(clips / name, make_frames(60, 160, 160, seed=1), **options)
+    mended = call(clips, out="mended", resume=True)
+    assert np.abs(mended.episode(1) - expected(untrained_folder, whole)).max() <= 1e-6
+    assert np.abs(mended.episode(2) - done.episode(2)).max() <= 1e-6
 
 
 def test_a_state_that_is_not_finite_ends_its_episode_and_rows_stay_in_place(call, tmp_path):

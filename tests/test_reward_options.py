@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -9,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from labeling_cases import N, Shades, Slider, assert_same, task_env, train, wrapped_env
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from vlmrm_fast import Camera, RewardOptions, VLMRewardVecEnv, VLMRewardWrapper
 from vlmrm_fast.envs import Mix, make_vec_env
@@ -131,6 +132,22 @@ def test_environments_that_draw_themselves_are_asked_for_due_frames_only() -> No
         assert len(drawn) == expected_due(ends, 4).sum()
 
 
+def test_environments_in_other_processes_send_due_states_only() -> None:
+    options = RewardOptions(score_every=4, camera_reduce="max")
+    found = []
+    for kind in (DummyVecEnv, SubprocVecEnv):
+        venv = kind([functools.partial(gymnasium.make, "Hopper-v5", max_episode_steps=9)] * 2)
+        reward = CountedShades()
+        env = VLMRewardVecEnv(
+            venv, reward, camera=[None, {"azimuth": 20.0}], options=options, num_threads=1
+        )
+        found.append([row[0] for row in roll(env, 20)])
+        due = expected_due([row[3] for row in roll(env, 20)], 4)
+        assert reward.calls[: len(reward.calls) // 2] == [2 * int(n) for n in due.sum(1) if n]
+        env.close()
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("make", [task_env, wrapped_env])
 @pytest.mark.parametrize("reduce", ["mean", "max", "min"])
 def test_several_cameras_are_scored_together(make: Any, reduce: str) -> None:
@@ -146,7 +163,7 @@ def test_several_cameras_are_scored_together(make: Any, reduce: str) -> None:
         assert np.abs(first[1] - second[1]).max() > 1e-3
         np.testing.assert_allclose(vlm, expected, rtol=2e-6)
         np.testing.assert_array_equal(rewards, vlm.astype(np.float32))
-    frames = getattr(both, "worlds", both).camera_frames
+    frames = both.camera_frames
     assert frames.shape == (2, N, 16, 16, 3)
     for view, env in zip(frames, one, strict=True):
         np.testing.assert_array_equal(view, env.last_frames)
@@ -353,5 +370,5 @@ def test_every_face_takes_the_options() -> None:
     found = [env.step(np.zeros((2, 1)))[4]["vlm_reward"] for _ in range(4)]
     for one, other in itertools.pairwise(found[:2]):
         np.testing.assert_array_equal(one, other)
-    assert env.worlds.camera_frames.shape[:2] == (2, 2)
+    assert env.camera_frames.shape[:2] == (2, 2)
     env.close()

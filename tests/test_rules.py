@@ -12,7 +12,7 @@ import torch
 from vlmrm_fast import VLMReward
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
 from vlmrm_fast.kernels.reference import make_tasks
-from vlmrm_fast.rules import make_heads
+from vlmrm_fast.rules import Heads, make_heads
 
 GOAL, BASELINE = "a robot that kneels", "a robot"
 NEGATIVES = ["a robot that stands", "a robot that lies down", "an empty room"]
@@ -271,6 +271,21 @@ def test_prompts_that_a_model_cannot_tell_apart_are_refused(untrained_folder: st
         reward.prompt_set(["a", "b"], rules="cosine", negatives=NEGATIVES)
     with pytest.raises(ArgumentError, match="rules must be one for all or as many as goals, 2"):
         reward.prompt_set(["a", "b"], rules=["cosine"])
+
+
+def test_the_softmax_asks_for_no_value_while_it_is_enqueued() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    g, b, n = torch.randn(3, 8), torch.randn(3, 8), torch.randn(2, 8)
+    rules = ["softmax", "cosine", "difference"]
+    heads = make_heads(rules, g, b, torch.zeros(3), [n, n[:1], n], [2.0, 1.0, 1.0]).to("cpu")
+    assert heads.contest is not None
+    with FakeTensorMode() as mode:
+        # Tensors without values: a wait for one, as a capture would refuse, raises.
+        tasks = type(heads.tasks)(*map(mode.from_tensor, heads.tasks))
+        contest = type(heads.contest)(*map(mode.from_tensor, heads.contest))
+        scores = Heads(tasks, contest).score(mode.from_tensor(torch.randn(4, 8)))
+    assert scores.shape == (4, 3)
 
 
 @pytest.mark.gpu

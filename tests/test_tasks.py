@@ -301,6 +301,20 @@ def test_posed_states_show_what_their_names_say(name: str) -> None:
     assert success[near].mean() <= 0.05
 
 
+def test_fields_of_states_are_those_of_data_in_them() -> None:
+    model, data = CARTPOLE.load_model(), []
+    qpos = CARTPOLE.posed_states(model, np.random.default_rng(2), 5).qpos
+    for state in qpos:
+        data.append(mujoco.MjData(model))
+        data[-1].qpos[:] = state
+        mujoco.mj_forward(model, data[-1])
+    fields, expected = fields_from_states(model, qpos, ("xpos",)), fields_from_data(data, ("xpos",))
+    assert fields.keys() == expected.keys()
+    for name, field in expected.items():
+        np.testing.assert_array_equal(fields[name], field)
+    assert fields_from_states(model, qpos[:0], ("xpos",))["xpos"].shape == (0, model.nbody, 3)
+
+
 def test_posed_states_come_from_the_generator_alone() -> None:
     model = CARTPOLE.load_model()
     first, second = (CARTPOLE.posed_states(model, np.random.default_rng(1), 5) for _ in range(2))

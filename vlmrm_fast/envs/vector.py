@@ -50,6 +50,11 @@ class TaskVectorEnv(VectorEnv):
         return self.worlds.last_frames
 
     @property
+    def camera_frames(self) -> np.ndarray:
+        """As `TaskWorlds.camera_frames`: (C, N, H, W, 3) uint8."""
+        return self.worlds.camera_frames
+
+    @property
     def diverged(self) -> np.ndarray:
         """As `TaskWorlds.diverged`: (N,) bool, live."""
         return self.worlds.diverged

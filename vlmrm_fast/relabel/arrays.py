@@ -158,9 +158,7 @@ class ArrayFiles(Source):
                 self.names.append(file.name if len(ends) == 1 else f"{file.name}:{index}")
                 self.lengths.append(int(stop - start))
                 self._places.append((rows, int(start)))
-        self.facts = {"bytes": str(sum(file.stat().st_size for file in files))}
-        if drawer is not None:
-            self.facts |= drawer.facts
+        self.facts = {} if drawer is None else drawer.facts
 
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
         """As `Source.read`; a state that is not finite ends its episode."""

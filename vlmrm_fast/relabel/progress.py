@@ -52,6 +52,16 @@ class ProgressLine:
         sys.stderr.write(f"\r\x1b[K{text}" if self._terminal else f"{text}\n")
         sys.stderr.flush()
 
+    def resumed(self, now: Progress) -> None:
+        """Say where a resumed run goes on.
+
+        Args:
+            now: of the journal.
+        """
+        if not self._off:
+            text = f"resuming after {now.rows} frames, in episode {now.episode + 1}"
+            sys.stderr.write(f"{text} of {self._episodes}\n")
+
     def _text(self, now: Progress, clock: Clock, seconds: float) -> str:
         rate = (now.rows - self._start) / max(seconds, 1e-9)
         shares = _shares(clock, seconds)

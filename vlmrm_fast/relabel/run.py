@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import shutil
@@ -178,6 +179,8 @@ class _Job:
         first = journal.progress.rows
         total = self.source.lengths
         line = ProgressLine(self.config.progress, total, first)
+        if first:
+            line.resumed(journal.progress)
         broken: BrokenEpisodeError | None = None
         start = (journal.progress.episode, journal.progress.frame)
         shape = (reward.batch_size, len(self.wanted.goals))
@@ -247,13 +250,12 @@ class _Job:
         }
 
     def _provenance(self, reward: Any, rates: dict[str, Any]) -> dict[str, Any]:
-        installed = {each.metadata["Name"] for each in importlib.metadata.distributions()}
         return {
             "source": self.config.source,
             "device": str(reward.device),
             "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "command": sys.argv,
-            "versions": {n: importlib.metadata.version(n) for n in _PACKAGES if n in installed},
+            "versions": _versions(),
             "rates": rates,
         }
 
@@ -261,10 +263,19 @@ class _Job:
         now = journal.progress
         name = self.source.names[now.episode]
         return BrokenEpisodeError(
-            f"{name}: {error} Kept in {self.folder}: the rewards of {now.rows} frames of "
-            f"{len(now.ended)} whole episodes and of {now.frame} frames of this one. Mend it and "
+            f"{name}: {error} Kept in {self.folder}: the rewards of {now.rows - now.frame} frames "
+            f"of {len(now.ended)} episodes before it, and of {now.frame} of its own. Mend it and "
             "use --resume, or add --skip-broken to go on without the rest of it."
         )
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what the rewards depend on, as far as it is installed."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
 
 
 def run_relabel(config: RelabelConfig) -> int:

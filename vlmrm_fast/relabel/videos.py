@@ -90,7 +90,7 @@ class VideoFile:
             except (OSError, av.FFmpegError) as error:
                 raise BrokenEpisodeError(
                     f"video must be whole, got {self.path} broken after frame {self.decoded}: "
-                    f"{error}."
+                    f"{error.strerror or error}."
                 ) from error
             self.decoded += 1
             self._time = frame.time
@@ -200,7 +200,7 @@ class VideoFolder(Source):
             )
         self.names = [file.name for file in self._files]
         self.lengths = [None] * len(self._files)
-        self.facts = {"bytes": str(sum(file.stat().st_size for file in self._files))}
+        self.facts = {}
 
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
         """As `Source.read`; a header that promises more frames than there are counts as broken."""

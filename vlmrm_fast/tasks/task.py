@@ -173,13 +173,15 @@ def fields_from_states(
     import mujoco
 
     data = mujoco.MjData(model)
-    rows = []
-    for state in qpos:
+    shapes = {name: rows.shape[1:] for name, rows in fields_from_data(data, names).items()}
+    fields = {name: np.empty((len(qpos), *shape)) for name, shape in shapes.items()}
+    for index, state in enumerate(qpos):
         mujoco.mj_resetData(model, data)
         data.qpos[:] = state
         mujoco.mj_forward(model, data)
-        rows.append(fields_from_data(data, names))
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        for name, rows in fields.items():
+            rows[index] = getattr(data, name)
+    return fields
 
 
 def draw_names(kinds: Sequence[Sequence[str]], rng: np.random.Generator, count: int) -> np.ndarray:
