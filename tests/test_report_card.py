@@ -14,7 +14,13 @@ from tiny_runs import tiny_config
 from vlmrm_fast import clip
 from vlmrm_fast import train as training
 from vlmrm_fast.cli import main
-from vlmrm_fast.config import CameraConfig, EvaluationConfig, RewardConfig, load_config
+from vlmrm_fast.config import (
+    AlgorithmConfig,
+    CameraConfig,
+    EvaluationConfig,
+    RewardConfig,
+    load_config,
+)
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.evaluate import Episode, Evaluation
 from vlmrm_fast.evaluation.card import Card, CardConfig, make_card
@@ -229,6 +235,18 @@ def test_an_environment_without_success_is_measured_by_its_own_reward(
     assert made.newest.record.wrong == ()
 
 
+def test_a_task_that_draws_itself_has_labelled_states_too(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("pygame")
+    hyper = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 16, "buffer_size": 100}
+    evaluation = EvaluationConfig(episodes=1, video=False)
+    algorithm = AlgorithmConfig("DQN", hyperparameters=hyper)
+    changes = {"task": "cartpole", "steps": 32, "evaluation": evaluation, "algorithm": algorithm}
+    training.train(tiny_config(model, tmp_path / "run", **changes))
+    made = make_card(CardConfig(str(tmp_path / "run"), labelled_states=20))
+    assert made.report["state_measures"][-1]["states"] == "labelled states"
+    assert made.report["newest"]["success"]["count"] == 1
+
+
 def test_judge_and_goals_see_every_camera_as_the_reward_does(model: str, tmp_path: Path) -> None:
     camera = CameraConfig(more_cameras=("azimuth=60,distance=3",), camera_reduce="max")
     changes = {"steps": 32, "camera": camera, "episode_length": 20}
@@ -275,6 +293,8 @@ LOW, MIDDLE, HIGH = [0.1, 0.12, 0.08, 0.1], [0.4, 0.42, 0.38, 0.4], [0.9, 0.92, 
         ([(LOW, MIDDLE), (HIGH, LOW)], None, [2]),
         # Learning first and gaming the reward later is seen, although the truth rose overall.
         ([(LOW, LOW), (MIDDLE, MIDDLE), (HIGH, LOW)], None, [3]),
+        # Noise hides a rise against the best checkpoint, not against the second.
+        ([([0.2, 1.0, 0.1, 1.9], HIGH), (LOW, MIDDLE), (HIGH, LOW)], None, [3]),
         # The truth is as high as it can be: a reward that goes on rising is no sign.
         ([(LOW, HIGH), (HIGH, HIGH)], None, []),
         # Everything falls: a failed training, not a gamed reward.

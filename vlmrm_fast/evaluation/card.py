@@ -144,7 +144,6 @@ def make_card(config: CardConfig) -> Card:
     """
     load_triton()
     from vlmrm_fast.sb3.building import build_env, build_reward
-    from vlmrm_fast.sb3.callbacks import MetricsCallback
     from vlmrm_fast.sb3.state import restore_networks
 
     settings = _settings(config)
@@ -156,11 +155,7 @@ def make_card(config: CardConfig) -> Card:
     notes: list[str] = []
     env = build_env(settings, reward, num_envs=1)
     try:
-        model = build_model(settings, env)
-        restore_networks(model, found)
-        model.num_timesteps = found.step
-        metrics = MetricsCallback(1, lambda row: None)
-        metrics.set_state(found.state["extra"]["metrics"])
+        model, metrics = _restore(settings, env, found)
         recorder = stage.recorder()
         result = finish(settings, run_of(found), model, stage.reward, metrics, recorder)
         newest = Policy(f"step {found.step}", found.step, result.evaluation, recorder.record())
@@ -180,6 +175,19 @@ def make_card(config: CardConfig) -> Card:
     curve = read_curve(result.run_dir, notes)
     report = _report(config, settings, result, newest, policies, random, labelled, notes)
     return Card(result, report, policies, random, settings, curve)
+
+
+def _restore(settings: TrainConfig, env: Any, found: checkpoints.Checkpoint) -> tuple[Any, Any]:
+    """Return the algorithm and the metrics of a checkpoint."""
+    from vlmrm_fast.sb3.callbacks import MetricsCallback
+    from vlmrm_fast.sb3.state import restore_networks
+
+    model = build_model(settings, env)
+    restore_networks(model, found)
+    model.num_timesteps = found.step
+    metrics = MetricsCallback(1, lambda row: None)
+    metrics.set_state(found.state["extra"]["metrics"])
+    return model, metrics
 
 
 @dataclass(frozen=True)
@@ -279,7 +287,7 @@ def _cautions(
         kind = "goal states" if newest.record.success.all() else "states that miss the goal"
         notes.append(
             f"The newest policy visits only {kind}: EPIC, correlations and AUC are not defined "
-            "over its states alone. See those of all policies."
+            "over its states alone. See the other rows."
         )
     if len(policies) == 1:
         notes.append(
