@@ -24,7 +24,7 @@ from vlmrm_fast.config import (
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.evaluate import Episode, Evaluation
 from vlmrm_fast.evaluation.card import Card, CardConfig, make_card
-from vlmrm_fast.evaluation.policies import find_hacking, rank_policies, value_order
+from vlmrm_fast.evaluation.policies import RULE, find_hacking, rank_policies, value_order
 from vlmrm_fast.evaluation.recording import Policy, Record
 
 
@@ -210,6 +210,12 @@ def test_options_are_checked_before_any_work(
     assert (run / "summary.json").stat().st_mtime_ns == before
 
 
+def test_a_folder_that_takes_no_results_is_refused_before_any_work(copied: Path) -> None:
+    (copied / ".write-test").mkdir()
+    with pytest.raises(ArgumentError, match="run must be a folder that can be written, got"):
+        make_card(CardConfig(str(copied)))
+
+
 def test_the_runs_own_model_cannot_judge_it(run: Path, model: str) -> None:
     with pytest.raises(ArgumentError, match="judge must be another model than the run's own"):
         make_card(CardConfig(str(run), judge=model))
@@ -318,6 +324,11 @@ def test_a_reward_that_rises_alone_is_flagged(
     for flag in flags:
         assert flag.vlm_rise > 0
         assert flag.truth_falls == (flag.truth_change < 0)
+
+
+def test_the_page_about_report_cards_quotes_the_rule() -> None:
+    page = Path(__file__).parents[1] / "docs" / "report-card.md"
+    assert RULE in " ".join(page.read_text().replace("\n> ", " ").split())
 
 
 def test_a_rise_within_the_noise_is_not_flagged() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ def make_card(config: CardConfig) -> Card:
 
     settings = _settings(config)
     found = checkpoints.load(config.run)
+    _check_writeable(run_of(found))
     reward = build_reward(settings)
     judge = build_judge(config.judge, settings, reward.image_size)
     goals = SeveralGoals(reward, config.goal) if config.goal else None
@@ -175,6 +177,19 @@ def make_card(config: CardConfig) -> Card:
     curve = read_curve(result.run_dir, notes)
     report = _report(config, settings, result, newest, policies, random, labelled, notes)
     return Card(result, report, policies, random, settings, curve)
+
+
+def _check_writeable(folder: Path) -> None:
+    """Refuse a folder that takes no results, before minutes of work."""
+    probe = folder / ".write-test"
+    try:
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        raise ArgumentError(
+            f"run must be a folder that can be written, got {folder}: {error}. Copy it to where "
+            "you may write."
+        ) from error
 
 
 def _restore(settings: TrainConfig, env: Any, found: checkpoints.Checkpoint) -> tuple[Any, Any]:
