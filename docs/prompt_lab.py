@@ -3,7 +3,7 @@
     python docs/prompt_lab.py
 
 Every block that starts with "$ vlmrm-fast" is run in a temporary folder, in order, and what it
-printed takes the place of what stands below the command.
+printed takes the place of what stands below the command; the table of all tasks is made anew.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parent
 PAGE = DOCS / "prompt-lab.md"
 BLOCK = re.compile(r"```console\n\$ (vlmrm-fast .*?)\n(?:(?!```)[\s\S])*?```")
+TABLE = re.compile(r"(<!-- tasks:begin -->\n)[\s\S]*?(<!-- tasks:end -->)")
 # Pictures of the page: (file, folder of the run, what of it).
 LANDSCAPES = ("cartpole", "mountaincar", "kneeling")
 # Colours of a picture in the repository: a third of the bytes of true colour.
@@ -44,6 +45,20 @@ def run(command: str, folder: Path) -> str:
     assert done.returncode in {0, 1}, done.stderr
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return "\n".join(lines).strip("\n")
+
+
+def tasks_table() -> str:
+    """Return the best row of every task with its own prompt, as a table."""
+    from vlmrm_fast.evaluation.lab import LabConfig, make_plan, score_plan
+    from vlmrm_fast.tasks import task_names
+
+    lines = ["| task | alpha | EPIC | AUC | near AUC | FPR | top | verdict |", "|---" * 8 + "|"]
+    for name in task_names():
+        row = score_plan(make_plan(LabConfig(name, alpha=(("0,0.5,1",),), num_states=400))).rows[0]
+        figures = (row.epic, row.auc, row.near_auc, row.fpr, row.top)
+        cells = [f"`{name}`", f"{row.alpha:g}", *(f"{figure:.2f}" for figure in figures)]
+        lines.append(f"| {' | '.join(cells)} | {'go' if row.go else 'no go'} |")
+    return "\n".join(lines)
 
 
 def page_pictures(html: str, rows: int = 3, width: int = 900) -> Image.Image:
@@ -80,7 +95,8 @@ def main() -> None:
             command = match[1].replace("\\\n", " ")
             return f"```console\n$ {match[1]}\n{run(command, folder)}\n```"
 
-        PAGE.write_text(BLOCK.sub(renew, PAGE.read_text()))
+        text = BLOCK.sub(renew, PAGE.read_text())
+        PAGE.write_text(TABLE.sub(lambda found: f"{found[1]}{tasks_table()}\n{found[2]}", text))
         save(page_pictures((folder / "kneeling" / "lab.html").read_text()), "lab-kneeling.png")
         for task in LANDSCAPES:
             picture = Image.open(folder / f"along-{task}" / "landscape.png")

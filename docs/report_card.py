@@ -8,17 +8,16 @@ from __future__ import annotations
 import base64
 import io
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 IMAGES = Path(__file__).parent / "images"
-# A folder that is there already saves the first three; the others are run each time.
+# Left out where the folder is there already.
 MAKE = {
     "runs/upright-s0": "train cartpole-upright --seed 0 --keep 12 --run-dir runs/upright-s0",
     "runs/upright-s1": "train cartpole-upright --seed 1 --keep 12 --run-dir runs/upright-s1",
-    "runs/misled": "train cartpole-upright --model untrained --steps 30000 --keep 12 "
+    "runs/misled": 'train cartpole-upright --goal "a photo of a pole" --steps 30000 --keep 12 '
     "--run-dir runs/misled",
     "judge": "pretrain --out judge --seed 7 --frames 6000 --steps 220 --batch-size 64 "
     "--random-captions 32 --robot-share 0.05 --workers 1 --eval-frames 0",
@@ -26,7 +25,7 @@ MAKE = {
 SHOW = {
     "eval": 'eval runs/upright-s0 --judge judge --goal "a pole lying on its side"',
     "eval-s1": "eval runs/upright-s1",
-    "misled": "eval runs/misled --judge builtin",
+    "misled": "eval runs/misled",
     "compare": "compare runs/upright-s0 runs/upright-s1 runs/misled",
 }
 # Name of the picture, page, and how its caption begins.
@@ -43,8 +42,6 @@ FRAMES = "Scored high, yet no goal state"
 def main(folder: Path) -> None:
     """Run everything in a folder; leave the outputs there and the pictures in docs/images."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "untrained").exists():
-        write_untrained(folder / "untrained")
     for made, arguments in MAKE.items():
         if not (folder / made).exists():
             run(folder, arguments)
@@ -67,18 +64,6 @@ def run(folder: Path, arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return f"$ vlmrm-fast {arguments}\n{done.stdout}"
-
-
-def write_untrained(folder: Path) -> None:
-    """Write a model that knows nothing: the built-in architecture with random weights."""
-    import torch
-
-    from vlmrm_fast import clip
-
-    folder.mkdir()
-    shutil.copy(clip.BUILTIN_FOLDER / clip.CONFIG_FILE, folder)
-    torch.manual_seed(0)
-    clip.save_model(clip.build_model(folder), folder)
 
 
 def write_frames(page: str) -> None:

@@ -52,6 +52,14 @@ def test_seeds_of_one_configuration_are_a_group_and_differences_are_named(runs: 
     assert groups[1].label == "B: goal=a pole lying down"
 
 
+def test_a_field_that_an_older_version_did_not_write_is_no_difference(copied: Path) -> None:
+    path = copied / "a0" / "config.yaml"
+    text = path.read_text()
+    assert "  textures: original\n" in text
+    path.write_text(text.replace("  textures: original\n", ""))
+    assert len(compare_runs([copied / "a0", copied / "a1"])) == 1
+
+
 def test_a_curve_is_the_mean_of_the_runs_with_students_interval(runs: Path) -> None:
     group = compare_runs([runs / "a0", runs / "a1"])[0]
     curve = group.curves["vlm_reward_mean"]
@@ -117,6 +125,15 @@ def test_an_unfinished_run_takes_part_with_what_it_has_and_is_named(copied: Path
     assert (group.figures["ground_truth_return"] or {})["count"] == 1
 
 
+def test_a_run_that_was_evaluated_before_its_end_is_not_called_finished(copied: Path) -> None:
+    path = copied / "a1" / "config.yaml"
+    path.write_text(path.read_text().replace("steps: 96\n", "steps: 960\n", 1))
+    group = compare_runs([copied / "a1"])[0]
+    assert not group.runs[0].finished
+    assert "96 of 960 steps; its evaluation is of that step." in group.notes[0]
+    assert group.figures["ground_truth_return"] is not None
+
+
 def test_broken_files_cost_their_part_only(copied: Path) -> None:
     (copied / "a1" / "metrics.csv").write_bytes(b"\xff\xfe\x00")
     (copied / "b0" / "summary.json").write_text("{")
@@ -162,6 +179,14 @@ def test_what_is_no_run_or_given_twice_is_one_clear_error(runs: Path, tmp_path: 
         compare_runs([])
     (tmp_path / "file").write_text("")
     assert main(["compare", str(runs / "a0"), "--out", str(tmp_path / "file")]) == 2
+
+
+def test_a_report_card_of_an_earlier_step_is_left_out(copied: Path) -> None:
+    path = copied / "a0" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"steps": 64}))
+    group = compare_runs([copied / "a0"])[0]
+    assert any("report.json is of step 64 and left out" in note for note in group.notes)
+    assert group.figures["epic"] is None
 
 
 def test_a_seed_that_occurs_twice_is_said(copied: Path) -> None:

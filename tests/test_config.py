@@ -185,14 +185,14 @@ reward:
   normalize: yes
   score_every: 4
   unscored: zero
-camera: {{more_cameras: ["side", "azimuth=90,lookat=[0,0,1]"], camera_reduce: min}}
+camera: {{more_cameras: ["side", "azimuth=90,lookat=0/0/1"], camera_reduce: min}}
 """
     )
     assert config.reward.negatives == ("a cart", "an empty room")
     assert config.reward.goal_images == ("picture.png",)
     assert config.reward.temperature == 0.02
     assert config.reward.normalize is True
-    assert config.camera.more_cameras == ("side", "azimuth=90,lookat=[0,0,1]")
+    assert config.camera.more_cameras == ("side", "azimuth=90,lookat=0/0/1")
     assert from_yaml(to_yaml(config)) == config
     for changes, text in (
         ({"rule": "sofmax"}, "reward.rule must be one of .* Did you mean 'softmax'"),
@@ -213,15 +213,15 @@ camera: {{more_cameras: ["side", "azimuth=90,lookat=[0,0,1]"], camera_reduce: mi
 def test_further_cameras_are_names_ids_or_settings() -> None:
     assert parse_camera("side") == "side"
     assert parse_camera("2") == 2
-    assert parse_camera("azimuth=90,lookat=[0, 0, 1],track_body=torso") == {
+    assert parse_camera("azimuth=90, lookat=0/0/1, track_body=torso") == {
         "azimuth": 90.0,
         "lookat": (0.0, 0.0, 1.0),
         "track_body": "torso",
     }
     for text, message in (
-        ("azimut=90", "camera setting must be one of .* Did you mean 'azimuth'"),
-        ("azimuth=left", "azimuth must be a number, got 'left'"),
-        ("lookat=[0,1]", "lookat must hold 3 values"),
+        ("azimut=90", "camera value must be one of .* Did you mean 'azimuth'"),
+        ("azimuth=left", "camera value azimuth must be a number, got 'left'"),
+        ("lookat=0/1", "camera value lookat must be three numbers"),
     ):
         with pytest.raises(ArgumentError, match=message):
             TrainConfig(task=TASK, camera=CameraConfig(more_cameras=(text,)))

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The renderer's page shows calls without the model that they need.
-TESTED = ("scoring", "prompt-lab", "looks", "tasks", "reward-options", "relabel")
+TESTED = ("scoring", "prompt-lab", "looks", "tasks", "reward-options", "relabel", "classic-control")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in TESTED))
 SNIPPETS = {
     f"{page}-{index}": snippet

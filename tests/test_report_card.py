@@ -14,11 +14,17 @@ from tiny_runs import tiny_config
 from vlmrm_fast import clip
 from vlmrm_fast import train as training
 from vlmrm_fast.cli import main
-from vlmrm_fast.config import CameraConfig, EvaluationConfig, RewardConfig, load_config
+from vlmrm_fast.config import (
+    AlgorithmConfig,
+    CameraConfig,
+    EvaluationConfig,
+    RewardConfig,
+    load_config,
+)
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.evaluate import Episode, Evaluation
 from vlmrm_fast.evaluation.card import Card, CardConfig, make_card
-from vlmrm_fast.evaluation.policies import find_hacking, rank_policies, value_order
+from vlmrm_fast.evaluation.policies import RULE, find_hacking, rank_policies, value_order
 from vlmrm_fast.evaluation.recording import Policy, Record
 
 
@@ -204,6 +210,12 @@ def test_options_are_checked_before_any_work(
     assert (run / "summary.json").stat().st_mtime_ns == before
 
 
+def test_a_folder_that_takes_no_results_is_refused_before_any_work(copied: Path) -> None:
+    (copied / ".write-test").mkdir()
+    with pytest.raises(ArgumentError, match="run must be a folder that can be written, got"):
+        make_card(CardConfig(str(copied)))
+
+
 def test_the_runs_own_model_cannot_judge_it(run: Path, model: str) -> None:
     with pytest.raises(ArgumentError, match="judge must be another model than the run's own"):
         make_card(CardConfig(str(run), judge=model))
@@ -227,6 +239,18 @@ def test_an_environment_without_success_is_measured_by_its_own_reward(
     assert made.newest.record.success is None
     assert "knows no success" in made.report["notes"][0]
     assert made.newest.record.wrong == ()
+
+
+def test_a_task_that_draws_itself_has_labelled_states_too(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("pygame")
+    hyper = {"policy_kwargs": {"net_arch": [8]}, "learning_starts": 16, "buffer_size": 100}
+    evaluation = EvaluationConfig(episodes=1, video=False)
+    algorithm = AlgorithmConfig("DQN", hyperparameters=hyper)
+    changes = {"task": "cartpole", "steps": 32, "evaluation": evaluation, "algorithm": algorithm}
+    training.train(tiny_config(model, tmp_path / "run", **changes))
+    made = make_card(CardConfig(str(tmp_path / "run"), labelled_states=20))
+    assert made.report["state_measures"][-1]["states"] == "labelled states"
+    assert made.report["newest"]["success"]["count"] == 1
 
 
 def test_judge_and_goals_see_every_camera_as_the_reward_does(model: str, tmp_path: Path) -> None:
@@ -275,6 +299,8 @@ LOW, MIDDLE, HIGH = [0.1, 0.12, 0.08, 0.1], [0.4, 0.42, 0.38, 0.4], [0.9, 0.92, 
         ([(LOW, MIDDLE), (HIGH, LOW)], None, [2]),
         # Learning first and gaming the reward later is seen, although the truth rose overall.
         ([(LOW, LOW), (MIDDLE, MIDDLE), (HIGH, LOW)], None, [3]),
+        # Noise hides a rise against the best checkpoint, not against the second.
+        ([([0.2, 1.0, 0.1, 1.9], HIGH), (LOW, MIDDLE), (HIGH, LOW)], None, [3]),
         # The truth is as high as it can be: a reward that goes on rising is no sign.
         ([(LOW, HIGH), (HIGH, HIGH)], None, []),
         # Everything falls: a failed training, not a gamed reward.
@@ -298,6 +324,11 @@ def test_a_reward_that_rises_alone_is_flagged(
     for flag in flags:
         assert flag.vlm_rise > 0
         assert flag.truth_falls == (flag.truth_change < 0)
+
+
+def test_the_page_about_report_cards_quotes_the_rule() -> None:
+    page = Path(__file__).parents[1] / "docs" / "report-card.md"
+    assert RULE in " ".join(page.read_text().replace("\n> ", " ").split())
 
 
 def test_a_rise_within_the_noise_is_not_flagged() -> None:

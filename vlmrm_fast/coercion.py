@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -95,7 +96,8 @@ def parse_camera(text: str) -> str | int | dict[str, Any]:
     """Return the camera that a text stands for.
 
     Args:
-        text: a name, an id, or settings of a free camera such as "azimuth=90,lookat=[0,0,1]".
+        text: a name, an id, or a free camera as "distance=4,azimuth=90,lookat=0/0/1,
+            track_body=torso", any of these.
 
     Returns:
         The name, the id, or the settings, which go over another camera's.
@@ -104,17 +106,33 @@ def parse_camera(text: str) -> str | int | dict[str, Any]:
         ArgumentError: a setting is unknown or has no such value.
     """
     if "=" not in text:
-        return int(text) if text.lstrip("-").isdigit() else text
-    # Commas inside brackets belong to a value.
-    found = parse_assignments(re.split(r",(?![^\[]*\])", text), "more_cameras")
-    for name, value in found.items():
+        return _name_or_id(text)
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in _CAMERA:
-            error = unknown_name("camera setting", name, _CAMERA)
+            error = unknown_name("camera value", name, _CAMERA)
             raise error
-        if name != "track_body":
-            hint = tuple[float, float, float] if name == "lookat" else float
-            found[name] = _coerce(value, hint, name)
+        found[name] = _name_or_id(value) if name == "track_body" else _numbers(name, value)
     return found
+
+
+def _name_or_id(text: str) -> str | int:
+    text = text.strip()
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _numbers(name: str, text: str) -> float | tuple[float, ...]:
+    """Return one finite number, or the three of lookat."""
+    try:
+        numbers = tuple(float(part) for part in text.split("/"))
+    except ValueError:
+        numbers = ()
+    count = 3 if name == "lookat" else 1
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        wanted = "three numbers such as 0/0/1" if count == 3 else "a number"
+        raise ArgumentError(f"camera value {name} must be {wanted}, got {text!r}.")
+    return numbers if count == 3 else numbers[0]
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from vlmrm_fast.errors import ArgumentError, unknown_name
+from vlmrm_fast import coercion
+from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.prompts import check_alpha, check_prompts
 from vlmrm_fast.rendering import Camera
 
@@ -18,7 +19,6 @@ Words = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TASK_CAMERA = "task"
-_FREE = ("lookat", "distance", "azimuth", "elevation", "track_body")
 
 
 @dataclass(frozen=True)
@@ -133,35 +133,11 @@ def parse_camera(text: str, view: Any = None) -> Any:
     Returns:
         None for the task's own, a name, an id, or a `rendering.Camera`.
 
-    Raises:
-        ArgumentError: a value is not a number, or lookat not three of them.
-        unknown_name: UnknownNameError, a free camera has no such value.
+    Raises as `coercion.parse_camera`.
     """
     if text.strip() in {"", TASK_CAMERA}:
         return None
-    if "=" not in text:
-        return _name_or_id(text)
-    values: dict[str, Any] = dict(view) if isinstance(view, Mapping) else {}
-    for part in text.split(","):
-        name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in _FREE:
-            raise unknown_name("camera value", name, _FREE)
-        values[name] = _name_or_id(value) if name == "track_body" else _numbers(name, value)
-    return Camera(**values)
-
-
-def _name_or_id(text: str) -> str | int:
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _numbers(name: str, text: str) -> float | tuple[float, ...]:
-    """Return one finite number, or the three of lookat."""
-    try:
-        numbers = tuple(float(part) for part in text.split("/"))
-    except ValueError:
-        numbers = ()
-    count = 3 if name == "lookat" else 1
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        wanted = "three numbers such as 0/0/1" if count == 3 else "a number"
-        raise ArgumentError(f"camera value {name} must be {wanted}, got {text!r}.")
-    return numbers if count == 3 else numbers[0]
+    found = coercion.parse_camera(text)
+    if not isinstance(found, dict):
+        return found
+    return Camera(**{**(view if isinstance(view, Mapping) else {}), **found})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,11 +145,11 @@ def make_card(config: CardConfig) -> Card:
     """
     load_triton()
     from vlmrm_fast.sb3.building import build_env, build_reward
-    from vlmrm_fast.sb3.callbacks import MetricsCallback
     from vlmrm_fast.sb3.state import restore_networks
 
     settings = _settings(config)
     found = checkpoints.load(config.run)
+    _check_writeable(run_of(found))
     reward = build_reward(settings)
     judge = build_judge(config.judge, settings, reward.image_size)
     goals = SeveralGoals(reward, config.goal) if config.goal else None
@@ -156,11 +157,7 @@ def make_card(config: CardConfig) -> Card:
     notes: list[str] = []
     env = build_env(settings, reward, num_envs=1)
     try:
-        model = build_model(settings, env)
-        restore_networks(model, found)
-        model.num_timesteps = found.step
-        metrics = MetricsCallback(1, lambda row: None)
-        metrics.set_state(found.state["extra"]["metrics"])
+        model, metrics = _restore(settings, env, found)
         recorder = stage.recorder()
         result = finish(settings, run_of(found), model, stage.reward, metrics, recorder)
         newest = Policy(f"step {found.step}", found.step, result.evaluation, recorder.record())
@@ -180,6 +177,32 @@ def make_card(config: CardConfig) -> Card:
     curve = read_curve(result.run_dir, notes)
     report = _report(config, settings, result, newest, policies, random, labelled, notes)
     return Card(result, report, policies, random, settings, curve)
+
+
+def _check_writeable(folder: Path) -> None:
+    """Refuse a folder that takes no results, before minutes of work."""
+    probe = folder / ".write-test"
+    try:
+        probe.write_text("x")
+        probe.unlink()
+    except OSError as error:
+        raise ArgumentError(
+            f"run must be a folder that can be written, got {folder}: {error}. Copy it to where "
+            "you may write."
+        ) from error
+
+
+def _restore(settings: TrainConfig, env: Any, found: checkpoints.Checkpoint) -> tuple[Any, Any]:
+    """Return the algorithm and the metrics of a checkpoint."""
+    from vlmrm_fast.sb3.callbacks import MetricsCallback
+    from vlmrm_fast.sb3.state import restore_networks
+
+    model = build_model(settings, env)
+    restore_networks(model, found)
+    model.num_timesteps = found.step
+    metrics = MetricsCallback(1, lambda row: None)
+    metrics.set_state(found.state["extra"]["metrics"])
+    return model, metrics
 
 
 @dataclass(frozen=True)
@@ -279,7 +302,7 @@ def _cautions(
         kind = "goal states" if newest.record.success.all() else "states that miss the goal"
         notes.append(
             f"The newest policy visits only {kind}: EPIC, correlations and AUC are not defined "
-            "over its states alone. See those of all policies."
+            "over its states alone. See the other rows."
         )
     if len(policies) == 1:
         notes.append(

@@ -108,7 +108,7 @@ def hacking_text(hacking: Mapping[str, Any] | None) -> str:
     against = "ground truth and judge" if hacking["judge"] else "ground truth"
     if not hacking["flags"]:
         return f"no sign: the VLM return never rises alone (against {against})"
-    flag = hacking["flags"][-1]
+    flag = max(hacking["flags"], key=lambda flag: flag["vlm_rise"])
     change = "falls" if flag["truth_falls"] else "does not rise"
     return (
         f"FLAGGED at {len(hacking['flags'])} checkpoints; at step {flag['step']} the VLM return is "

@@ -81,25 +81,26 @@ def plot_episode(card: Card) -> Any:
         A matplotlib `Figure`.
     """
     record = card.newest.record
-    figure = _figure(10, 3.2)
-    axes = figure.subplots()
+    names = [name for name in (OWN, JUDGE) if name in record.scores]
+    figure = _figure(10, 2.8 * len(names))
     steps = np.unique(record.step)
-    for name, color in ((OWN, _VLM), (JUDGE, _JUDGE)):
-        if name in record.scores:
-            values = [record.scores[name][record.step == step] for step in steps]
-            low, middle, high = np.array([np.quantile(v, (0.25, 0.5, 0.75)) for v in values]).T
-            axes.plot(steps, middle, color=color, label="VLM" if name == OWN else "judge")
-            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set(xlabel="step of the episode", ylabel="reward")
-    other = axes.twinx()
     truth = [record.label[record.step == step].mean() for step in steps]
-    other.plot(steps, truth, color=_TRUTH, linewidth=0.8)
-    known = record.success is not None
-    other.set_ylabel("share of goal states" if known else "ground-truth reward")
-    other.yaxis.label.set_color(_TRUTH)
-    if known:
-        other.set_ylim(-0.03, 1.03)
-    axes.legend(loc="lower right", fontsize="small")
+    # Rewards of two models have levels of their own: each gets its axes.
+    for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        color = _VLM if name == OWN else _JUDGE
+        values = [record.scores[name][record.step == step] for step in steps]
+        low, middle, high = np.array([np.quantile(v, (0.25, 0.5, 0.75)) for v in values]).T
+        axes.plot(steps, middle, color=color)
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        whose = "VLM reward" if name == OWN else "judge's reward"
+        axes.set(xlabel="step of the episode", ylabel=whose)
+        other = axes.twinx()
+        other.plot(steps, truth, color=_TRUTH, linewidth=0.8)
+        known = record.success is not None
+        other.set_ylabel("share of goal states" if known else "ground-truth reward")
+        other.yaxis.label.set_color(_TRUTH)
+        if known:
+            other.set_ylim(-0.03, 1.03)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import string
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import numpy as np
 import tyro
 
 from vlmrm_fast import run_folder
-from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.config import TrainConfig
+from vlmrm_fast.errors import ArgumentError, VLMRMError
 from vlmrm_fast.evaluation.runs import Run, read_runs
 from vlmrm_fast.evaluation.statistics import student, wilson
 from vlmrm_fast.train import fixed_fields
@@ -145,7 +147,7 @@ def compare_runs(folders: Sequence[str | Path]) -> list[Group]:
     parts: dict[str, list[Run]] = {}
     fields: dict[str, dict[str, Any]] = {}
     for run in read_runs(folders):
-        values = fixed_fields(run.config, _FREE)
+        values = fixed_fields(_filled(run.config), _FREE)
         key = repr(sorted(values.items()))
         parts.setdefault(key, []).append(run)
         fields[key] = values
@@ -159,6 +161,15 @@ def compare_runs(folders: Sequence[str | Path]) -> list[Group]:
         _group(_letters(index), {name: fields[key].get(name) for name in differing}, runs)
         for index, (key, runs) in enumerate(parts.items())
     ]
+
+
+def _filled(config: TrainConfig) -> TrainConfig:
+    """Return a configuration with what an older version did not write; as it is if that fails."""
+    from vlmrm_fast.sb3.building import resolve
+
+    with contextlib.suppress(VLMRMError):
+        return resolve(config)
+    return config
 
 
 def _group(name: str, settings: dict[str, Any], runs: list[Run]) -> Group:
@@ -298,7 +309,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "run": str(run.folder),
         "seed": run.config.seed,
         "steps": run.steps,
-        "finished": run.summary is not None,
+        "finished": run.finished,
         **run_figures(run),
     }
 
@@ -332,5 +343,6 @@ def _letters(index: int) -> str:
 
 
 def _short(value: Any) -> str:
-    """Return a setting as text."""
-    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """Return a setting as text that fits a heading beside others."""
+    text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 32 else text[:29] + "..."

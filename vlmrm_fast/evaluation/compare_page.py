@@ -67,7 +67,7 @@ def write_page(groups: Sequence[Group], path: str | Path) -> Path:
     page.table(
         ["group", "run", "seed", "steps", "finished", *titles],
         [
-            [group.name, str(run.folder), run.config.seed, run.steps, run.summary is not None]
+            [group.name, str(run.folder), run.config.seed, run.steps, run.finished]
             + [run_figures(run).get(name) for name in _TITLES if name != "solved"]
             for group in groups
             for run in group.runs
@@ -123,7 +123,10 @@ def plot_groups(groups: Sequence[Group]) -> Any:
             # A band of two runs is many times as wide as their difference: it is cut, not shown.
             pad = 0.08 * (max(seen) - min(seen)) or 0.1
             axes.set_ylim(min(seen) - pad, max(seen) + pad)
-            axes.legend(fontsize="small")
+    # Above both plots: inside, long names hide the curves.
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", fontsize="small")
     return figure
 
 
@@ -150,7 +153,7 @@ def _rows(groups: Sequence[Group]) -> list[list[str]]:
     """Return a row a group: name, runs, and a cell a figure."""
     rows = []
     for group in groups:
-        done = sum(run.summary is not None for run in group.runs)
+        done = sum(run.finished for run in group.runs)
         runs = str(len(group.runs))
         runs += "" if done == len(group.runs) else f", {done} finished"
         cells = [_interval(group.figures[name]) for name in _TITLES]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,12 @@ class Recorder:
             reduce: how rewards of several cameras become one: "mean", "max" or "min".
         """
         self._judge, self._goals = judge, goals
-        self._reduce = {"mean": np.mean, "max": np.max, "min": np.min}[reduce]
+        reducers: dict[str, Callable[..., np.ndarray]] = {
+            "mean": np.mean,
+            "max": np.max,
+            "min": np.min,
+        }
+        self._reduce = reducers[reduce]
         self._waiting: list[np.ndarray] = []
         self._judged: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []

@@ -23,7 +23,7 @@ class Run:
         folder: where it lies.
         config: its configuration.
         curve: rows of its metrics, in the order of the steps.
-        summary: the content of summary.json, None where the run is not finished.
+        summary: the content of summary.json, None where the run was not evaluated.
         report: the content of report.json, None where it was not evaluated by `eval`.
         notes: what is missing or damaged, a sentence each.
     """
@@ -34,6 +34,11 @@ class Run:
     summary: dict[str, Any] | None
     report: dict[str, Any] | None
     notes: tuple[str, ...]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained to the end and evaluated."""
+        return self.summary is not None and self.steps >= (self.config.steps or 0)
 
     @property
     def steps(self) -> int:
@@ -93,10 +98,18 @@ def read_run(folder: str | Path, config: TrainConfig | None = None) -> Run:
         notes.append("summary.json lacks its figures; it is left out.")
         summary = None
     report = _read_json(folder / "report.json", notes)
-    if summary is None:
-        done = int(curve[-1]["step"]) if curve else 0
-        wanted = "" if config.steps is None else f" of {config.steps}"
-        notes.append(f"The run is not finished: {done}{wanted} steps; no final evaluation.")
+    if summary is not None and report is not None and report.get("steps") != summary["steps"]:
+        notes.append(
+            f"report.json is of step {report.get('steps')} and left out, the run is at "
+            f"{summary['steps']}: run `vlmrm-fast eval` again."
+        )
+        report = None
+    run = Run(folder, config, curve, summary, report, tuple(notes))
+    if run.finished:
+        return run
+    wanted = "" if config.steps is None else f" of {config.steps}"
+    rest = "no final evaluation" if summary is None else "its evaluation is of that step"
+    notes.append(f"The run is not finished: {run.steps}{wanted} steps; {rest}.")
     return Run(folder, config, curve, summary, report, tuple(notes))
 
 

@@ -129,11 +129,15 @@ def gym_cartpole_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
         The figures.
     """
     seen = np.abs(frames.offsets) <= POSITION_BOUND
-    names = ("images", "degrees", "groups", "angles")
-    parts = [getattr(frames, name)[seen] for name in names]
-    # `cartpole_figures` sorts the carts into five places within 0.6 of the middle.
-    places = frames.offsets[seen] * (0.6 / POSITION_BOUND)
-    return cartpole_figures(rewards[seen], Frames(*parts, places))
+    some = Frames(
+        frames.images[seen],
+        frames.degrees[seen],
+        frames.groups[seen],
+        frames.angles[seen],
+        # `cartpole_figures` sorts the carts into five places within 0.6 of the middle.
+        frames.offsets[seen] * (0.6 / POSITION_BOUND),
+    )
+    return cartpole_figures(rewards[seen], some)
 
 
 def mountaincar_figures(rewards: np.ndarray, frames: Frames) -> dict[str, Any]:
