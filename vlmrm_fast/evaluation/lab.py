@@ -313,6 +313,8 @@ def score_plan(plan: Plan, keep: Callable[[LabResult], None] | None = None) -> L
 
 def _trials_of(model: str, plan: Plan) -> Any:
     """Yield a trial for each camera; the model is loaded once and let go afterwards."""
+    from tqdm import tqdm
+
     reward = plan.reward(model)
     prompts = reward.prompt_set(
         [each.goal for each in plan.candidates],
@@ -323,7 +325,14 @@ def _trials_of(model: str, plan: Plan) -> Any:
     for text, camera in plan.cameras.items():
         start = time.perf_counter()
         frames = plan.subject.frames(reward.image_size, camera)
-        rewards = np.concatenate([reward.score_many(chunk, prompts) for chunk in frames])
+        # A bar where someone watches, nothing in a log.
+        label = f"{model}, camera {text}"
+        with tqdm(total=len(plan.subject.goal), desc=label, disable=None, leave=False) as bar:
+            parts = []
+            for chunk in frames:
+                parts.append(reward.score_many(chunk, prompts))
+                bar.update(len(chunk))
+        rewards = np.concatenate(parts)
         rows = make_rows(rewards, plan, model, text)
         yield Trial(model, text, rewards, rows, time.perf_counter() - start, details)
 
