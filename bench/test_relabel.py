@@ -25,9 +25,9 @@ from vlmrm_fast.relabel.stream import stream
 GOAL, BASELINE, ALPHA = "a humanoid robot kneeling", "a humanoid robot", 0.5
 # Model, what is stored, side of stored frames, frames, pairs.
 CASES = {
-    "builtin-video": ("builtin", "humanoid-kneeling", 224, 768, 5),
-    "builtin-cartpole": ("builtin", "cartpole-upright", 0, 768, 5),
-    "builtin-humanoid": ("builtin", "humanoid-kneeling", 0, 768, 5),
+    "builtin-video": ("builtin", "humanoid-kneeling", 224, 1024, 5),
+    "builtin-cartpole": ("builtin", "cartpole-upright", 0, 1536, 5),
+    "builtin-humanoid": ("builtin", "humanoid-kneeling", 0, 1536, 5),
     "ViT-B-32-video": ("ViT-B-32", "humanoid-kneeling", 224, 64, 3),
 }
 

@@ -74,10 +74,10 @@ def write_lerobot_v2(folder, episodes, version="v2.1", fps=10, cameras=("observa
     return shown
 
 
-def write_lerobot_v3(folder, episodes, fps=10, key="observation.images.top"):
+def write_lerobot_v3(folder, episodes, fps=10, key="observation.images.top", codec="mpeg4"):
     """Write a dataset with all episodes in one video and one table; return the decoded frames."""
     frames = np.concatenate(episodes)
-    shown = write_video(folder / f"videos/{key}/chunk-000/file-000.mp4", frames, fps)
+    shown = write_video(folder / f"videos/{key}/chunk-000/file-000.mp4", frames, fps, codec)
     ends = np.cumsum([len(episode) for episode in episodes])
     starts = ends - [len(episode) for episode in episodes]
     table = {

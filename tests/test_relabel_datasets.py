@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import av
 import gymnasium
 import h5py
 import minari
@@ -81,13 +82,27 @@ def test_lerobot_datasets_get_a_table_that_joins_theirs(call, untrained_folder, 
 
 
 @pytest.mark.parametrize("start", [0, 1, 11, 12, 13, 39])
-def test_reading_goes_on_at_any_frame_of_a_shared_video(tmp_path, start):
-    shown = write_lerobot_v3(tmp_path, episodes_of((23, 30, 40)))
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264", "libsvtav1"])
+def test_reading_goes_on_at_any_frame_of_a_shared_video(tmp_path, start, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this build of FFmpeg has no {codec}")
+    episodes = [make_frames(length, 64, 64, seed=i) for i, length in enumerate((23, 30, 40))]
+    shown = write_lerobot_v3(tmp_path, episodes, codec=codec)
     source = LeRobot(tmp_path)
     for episode in (2, 0, 1, 2):
         first = min(start, len(shown[episode]) - 1)
         frames = np.concatenate(list(source.read(episode, first, Clock())))
         assert np.array_equal(frames, shown[episode][first:])
+    source.close()
+
+
+@pytest.mark.parametrize("start", [0, 7, 22])
+def test_reading_goes_on_at_any_frame_of_an_episodes_own_video(tmp_path, start):
+    shown = write_lerobot_v2(tmp_path, episodes_of((23, 30)))
+    source = LeRobot(tmp_path)
+    for episode in (1, 0, 0, 1):
+        frames = np.concatenate(list(source.read(episode, start, Clock())))
+        assert np.array_equal(frames, shown[episode][start:])
     source.close()
 
 

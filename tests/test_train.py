@@ -29,7 +29,7 @@ from vlmrm_fast.config import (
     load_config,
 )
 from vlmrm_fast.errors import ArgumentError, CheckpointError, VLMRMError
-from vlmrm_fast.evaluation.card import evaluate_run
+from vlmrm_fast.evaluation.card import CardConfig, make_card
 from vlmrm_fast.run_folder import COLUMNS, read_metrics
 from vlmrm_fast.video import read_video
 
@@ -188,7 +188,8 @@ def test_a_resume_keeps_task_environments_and_algorithm(
 
 
 def test_a_finished_run_is_evaluated_once_more(finished: training.RunResult) -> None:
-    again = evaluate_run(finished.run_dir, episodes=3)
+    options = {"episodes": 3, "labelled_states": 0, "random_policy": False}
+    again = make_card(CardConfig(str(finished.run_dir), **options)).result  # type: ignore[arg-type]
     assert again.evaluation == finished.evaluation
     assert again.summary["steps"] == 128
 

@@ -107,11 +107,15 @@ class LeRobot(Source):
     def _frames(self, row: Mapping[str, Any], start: int) -> Iterator[np.ndarray]:
         """Yield frames of a video from the episode's part of it."""
         path = self._path(row)
-        if self._video is None or self._video.path != path:
+        begin = row.get(f"videos/{self._key}/from_timestamp")
+        if self._video is None or self._video.path != path or begin is None:
             self.close()
             self._video = VideoFile(path)
-        begin = float(row.get(f"videos/{self._key}/from_timestamp", 0.0) or 0.0)
-        self._video.seek(begin + start / self._fps, 1 / self._fps)
+        if begin is None:
+            # A file of its own, whose clock need not start at 0.
+            self._video.skip(start)
+        else:
+            self._video.seek(float(begin) + start / self._fps, 1 / self._fps)
         yield from self._video.pictures(int(row["length"]) - start)
 
     def _images(self, row: Mapping[str, Any], start: int) -> Iterator[np.ndarray]:
