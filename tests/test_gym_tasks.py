@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -244,6 +247,25 @@ def test_camera_of_a_task_that_draws_itself_is_refused(untrained_folder):
 
 
 def test_without_pygame_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pygame", None)
+    monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(ArgumentError, match=r"pip install 'vlmrm-fast\[classic\]'"):
         CARTPOLE.make()
+
+
+@pytest.mark.parametrize("name", ["--task", "--env"])
+def test_drawing_without_a_screen_says_nothing(name):
+    chosen = 'task="cartpole"' if name == "--task" else 'env="CartPole-v1"'
+    code = (
+        "from vlmrm_fast.config import RewardConfig, TrainConfig\n"
+        "from vlmrm_fast.sb3.building import make_gym\n"
+        f"config = TrainConfig({chosen}, episode_length=9, reward=RewardConfig(goal=('a pole',)))\n"
+        "env = make_gym(config)\n"
+        "env.reset(seed=0)\n"
+        "assert env.render().shape == (400, 600, 3)\n"
+    )
+    screens = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "XDG_RUNTIME_DIR")
+    variables = {key: value for key, value in os.environ.items() if key not in screens}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -270,6 +270,8 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     """
     import gymnasium
 
+    from vlmrm_fast.tasks.gym_env import draw_without_screen
+
     if config.task is not None:
         task = build_task(config, extra_steps)
         assert isinstance(task, GymTask)
@@ -279,6 +281,7 @@ def make_gym(config: TrainConfig, extra_steps: int = 0) -> Any:
     arguments: dict[str, Any] = {"render_mode": "rgb_array", **config.env_kwargs}
     if length is not None:
         arguments["max_episode_steps"] = length + extra_steps
+    draw_without_screen()
     try:
         env = gymnasium.make(config.env, **arguments)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound) as error:

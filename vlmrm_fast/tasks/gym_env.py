@@ -27,9 +27,7 @@ def make_env(task: GymTask, textures: str, kwargs: dict[str, Any]) -> gymnasium.
         ArgumentError: if gymnasium cannot make it, or pygame is not installed.
     """
     _check_pygame(task)
-    # Without a screen, SDL otherwise looks for one and complains.
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    draw_without_screen()
     # The horizon is the task's, and states are set from outside, without a reset before.
     arguments: dict[str, Any] = {
         "render_mode": "rgb_array",
@@ -43,6 +41,12 @@ def make_env(task: GymTask, textures: str, kwargs: dict[str, Any]) -> gymnasium.
         text = f"env must be one that can be made, got {task.env_id!r} with {kwargs}: {error}"
         raise ArgumentError(text) from error
     return TaskEnv(env.unwrapped, task, textures)
+
+
+def draw_without_screen() -> None:
+    """Keep pygame, where there is no screen, from looking for one and complaining."""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def _check_pygame(task: GymTask) -> None:
