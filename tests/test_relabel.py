@@ -301,8 +301,8 @@ def test_a_killed_process_resumes_to_the_same_bits(call, untrained_folder, tmp_p
 class Tripwire:
     """A source that fails after some frames, as a full disk or a bug would."""
 
-    def __init__(self, source, frames):
-        self._source, self._left = source, frames
+    def __init__(self, source, frames, error=MemoryError):
+        self._source, self._left, self._error = source, frames, error
 
     def __getattr__(self, name):
         return getattr(self._source, name)
@@ -311,7 +311,7 @@ class Tripwire:
         for frames in self._source.read(episode, start, clock):
             self._left -= len(frames)
             if self._left < 0:
-                raise MemoryError("no room")
+                raise self._error("no room")
             yield frames
 
 
@@ -339,6 +339,21 @@ def test_a_journal_cut_anywhere_resumes_to_the_same_bits(
         found = call(tmp_path / "a.npz", out=out.name, batch_size=7, resume=True)
         assert np.array_equal(found.rewards, whole.rewards)
         assert found.episode_starts.tolist() == whole.episode_starts.tolist()
+
+
+def test_ctrl_c_keeps_what_is_scored_and_says_so(call, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "a.npy", make_frames(90))
+    opened = run.open_source
+    monkeypatch.setattr(
+        run, "open_source", lambda config: Tripwire(opened(config), 64, KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        call(tmp_path / "a.npy", progress="plain")
+    assert "64 frames are kept; use --resume to go on" in capsys.readouterr().err
+    monkeypatch.undo()
+    found = call(tmp_path / "a.npy", resume=True, progress="plain")
+    assert "resuming after 64 frames, in episode 1 of 1" in capsys.readouterr().err
+    assert found.report["rates"]["frames"] == 26
 
 
 def test_resume_refuses_other_work(call, tmp_path, monkeypatch):

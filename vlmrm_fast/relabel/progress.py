@@ -73,11 +73,19 @@ class ProgressLine:
         share = now.rows / max(self._total, 1)
         return f"{now.rows}/{self._total} frames ({share:.0%}), {place}, {left} left  {speed}"
 
-    def close(self) -> None:
-        """Leave the terminal's line empty."""
-        if self._terminal and not self._off:
+    def close(self, now: Progress) -> None:
+        """Leave the terminal's line empty; where the run was cut off, say what is kept.
+
+        Args:
+            now: of the journal, committed.
+        """
+        if self._off:
+            return
+        if self._terminal:
             sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            sys.stderr.write(f"{now.rows} frames are kept; use --resume to go on\n")
+        sys.stderr.flush()
 
 
 def _shares(clock: Clock, seconds: float) -> dict[str, float]:

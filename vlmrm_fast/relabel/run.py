@@ -150,6 +150,7 @@ class _Job:
         }
         asked |= {"baseline": list(self.wanted.baseline), "alpha": self.wanted.alpha}
         asked |= {"rule": self.wanted.rule, "negatives": list(self.wanted.negatives)}
+        asked["temperature"] = self.wanted.temperature
         for name, value in (asked | {"model": self.config.model}).items():
             if found.get(name) != value:
                 raise ArgumentError(
@@ -196,8 +197,8 @@ class _Job:
         finally:
             # Ctrl-C comes this way too; what was scored is not lost.
             scored.close()
-            line.close()
             journal.commit()
+            line.close(journal.progress)
         seconds = time.perf_counter() - began
         rates = describe_rates(journal.progress.rows - first, seconds, clock)
         report = header | {"complete": broken is None, **self._provenance(reward, rates)}

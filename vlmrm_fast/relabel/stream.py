@@ -136,6 +136,9 @@ class Encoder:
         """
         self._scorer, self._size, self._width, self._clock = scorer, batch, width, clock
         self._skip = skip_broken
+        # On a CPU a submission is scored when `submit` returns: no reason to keep it waiting.
+        at_once = all(lane.device.type == "cpu" for lane in scorer.lanes)
+        self._ahead = 1 if at_once else scorer.num_slots
         self._under_way: deque[_Batch] = deque()
         self._slot: np.ndarray | None = None
         self._filled = 0
@@ -190,7 +193,7 @@ class Encoder:
         return taken
 
     def _submit(self, episode: int, frame: int) -> Iterator[Scored]:
-        """Hand the batch over, and yield older ones where all slots are taken."""
+        """Hand the batch over, and yield those that are due."""
         ticket = None
         with self._clock.time("encode"):
             if self._slot is not None and self._filled:
@@ -198,7 +201,7 @@ class Encoder:
                 ticket = self._scorer.submit(self._slot if whole else self._slot[: self._filled])
         self._under_way.append(_Batch(ticket, tuple(self._ended), episode, frame))
         self._slot, self._filled, self._ended = None, 0, []
-        while len(self._under_way) >= self._scorer.num_slots:
+        while len(self._under_way) >= self._ahead:
             yield self._collect()
 
     def _collect(self) -> Scored:
