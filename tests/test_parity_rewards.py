@@ -35,7 +35,7 @@ def _worlds(name: str, model: mujoco.MjModel, count: int) -> list[mujoco.MjData]
     ("name", "size", "bound"),
     [
         ("cartpole-upright", 96, 0.998),
-        ("cartpole-upright", 224, 0.999),
+        ("cartpole-upright", 224, 0.998),
         ("humanoid-kneeling", 96, 0.996),
         ("humanoid-kneeling", 224, 0.999),
     ],
