@@ -264,7 +264,7 @@ def test_a_free_camera_goes_over_the_tasks(model: str, tmp_path: Path) -> None:
             "It is an option of the run itself.",
         ),
         (
-            {"algorithm": AlgorithmConfig("PPO", hyperparameters={"n_steps": "many"})},
+            {"algorithm": AlgorithmConfig("PPO", hyperparameters={"batch_size": 1})},
             "hyperparameters of PPO must be valid",
         ),
         (
