@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +193,22 @@ def test_a_finished_run_is_evaluated_once_more(finished: training.RunResult) -> 
     again = make_card(CardConfig(str(finished.run_dir), **options)).result  # type: ignore[arg-type]
     assert again.evaluation == finished.evaluation
     assert again.summary["steps"] == 128
+
+
+def test_other_weights_of_the_same_name_are_refused_and_named(
+    finished: training.RunResult, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished.run_dir, tmp_path / "run")
+    recorded = json.loads((run / "run.json").read_text())
+    recorded["reward"]["weights_sha256"] = "0123456789abcdef"
+    (run / "run.json").write_text(json.dumps(recorded))
+    config = dataclasses.replace(load_config(run / "config.yaml"), steps=200, run_dir=str(run))
+    with pytest.raises(ArgumentError, match="weights that the run was trained on, sha256 0123"):
+        training.train(config, resume=run)
+    card = make_card(
+        CardConfig(str(run), episodes=1, labelled_states=0, random_policy=False, checkpoints=1)
+    )
+    assert any("sha256 0123456789ab" in note for note in card.report["notes"])
 
 
 @pytest.mark.parametrize("name", ["TD3", "DDPG", "A2C", "stable_baselines3:SAC"])
