@@ -58,10 +58,10 @@ def test_likeness(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
     measure_likeness(benchmark, oracle, row)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", parity.task_scenes())
 @pytest.mark.benchmark(group="likeness to mujoco.Renderer, tasks, 224x224")
 def test_likeness_of_a_task(benchmark: Any, oracle: parity.Oracle, name: str) -> None:
-    """Default pose and three random ones, through the task's camera: the worst figures."""
+    """Three posed states through the task's camera: the worst figures."""
     measure_likeness(benchmark, oracle, gallery.task_row(name))
 
 
@@ -83,7 +83,7 @@ def _differences(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("task", ["cartpole-upright", "humanoid-kneeling"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.benchmark(group="rewards of the built-in model")
 def test_rewards_on_both_pictures(benchmark: Any, oracle: parity.Oracle, task: str) -> None:
     """Rewards of the same states as MuJoCo draws them and as we do, at 224 and the model's size."""
@@ -107,7 +107,7 @@ def test_rewards_on_both_pictures(benchmark: Any, oracle: parity.Oracle, task: s
         assert benchmark.extra_info[name]["spearman"] > 0.8
 
 
-@pytest.mark.parametrize("task", ["cartpole-upright", "humanoid-kneeling"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.benchmark(group="rewards of the built-in model")
 def test_rewards_by_drawing_size(benchmark: Any, task: str) -> None:
     """Drawn at 480 and resized by the model, as the original does, against the other ways."""

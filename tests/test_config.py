@@ -102,6 +102,7 @@ def test_a_run_names_a_task_or_an_environment_with_a_goal() -> None:
     [
         ({"steps": 0}, "steps must be at least 1, got 0."),
         ({"num_envs": -1}, "num_envs must be at least 1, got -1."),
+        ({"num_envs": 10**9}, "num_envs must be at most 65536, got 1000000000."),
         ({"seed": -1}, "seed must be at least 0"),
         ({"seed": 2**31}, "seed must be below"),
         ({"device": "gpu"}, "device must be auto, cpu, cuda or cuda:N, got 'gpu'."),

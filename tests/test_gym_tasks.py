@@ -23,6 +23,7 @@ from vlmrm_fast.config import (
 )
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
+from vlmrm_fast.state_drawing import draw_states
 from vlmrm_fast.tasks import GymTask, get_task, mountain, native_task_names, task_names
 
 pytest.importorskip("pygame")
@@ -267,3 +268,28 @@ def test_drawing_without_a_screen_says_nothing():
         [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_cart_far_outside_is_drawn_as_one_beyond_the_picture():
+    env = CARTPOLE.make()
+    env.reset(seed=0)
+    for _ in range(500):
+        env.step(1)
+    state = np.array(env.unwrapped.state)
+    assert state[0] > 300
+    drawn = env.render()
+    np.testing.assert_array_equal(env.unwrapped.state, state)
+    CARTPOLE.set_state(env, np.array([20.0, 0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(drawn, env.render())
+
+
+@BOTH
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e10, 2.0**31 / 125])
+def test_any_finite_state_is_drawn(task, value):
+    shown = task.posed_states(np.random.default_rng(0), 1).qpos
+    for place in range(shown.shape[1]):
+        states = np.repeat(shown, 2, axis=0)
+        states[1, place] = value
+        for textures in task.looks:
+            (frames,) = draw_states(task, states, 96, textures=textures)
+            assert frames.shape == (2, task.height, task.width, 3)

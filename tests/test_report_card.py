@@ -338,6 +338,14 @@ def test_a_rise_within_the_noise_is_not_flagged() -> None:
     assert find_hacking([before, after]) == []
 
 
+def test_a_truth_that_grew_within_the_noise_clears_the_reward() -> None:
+    truth = [0.1, 0.5, 0.9, 0.3]
+    better = [value + step for value, step in zip(truth, (0.5, -0.2, 0.1, 0.2), strict=True)]
+    assert find_hacking([played(1, LOW, truth, None), played(2, HIGH, better, None)]) == []
+    worse = [value - step for value, step in zip(truth, (0.5, -0.2, 0.1, 0.2), strict=True)]
+    assert len(find_hacking([played(1, LOW, truth, None), played(2, HIGH, worse, None)])) == 1
+
+
 def test_the_order_of_policies_tells_what_picking_by_reward_loses() -> None:
     policies = [
         played(1, LOW, MIDDLE, None),

@@ -25,7 +25,7 @@ from vlmrm_fast.sb3.building import build_task, resolve
 from vlmrm_fast.scoring import ScoreConfig, _find_task, score_frames
 from vlmrm_fast.tasks import get_task, textures
 
-SCRIPT = Path(__file__).parent.parent / "tools" / "make_textures.py"
+SCRIPT = textures.FOLDER / "make_textures.py"
 # Fields of MjModel that a look may change: how things are drawn, and how many of them there are.
 _VISUAL = ("tex_", "mat_", "light_", "geom_matid", "geom_rgba", "name", "_sizes", "paths", "tuple")
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +195,22 @@ def test_a_finished_run_is_evaluated_once_more(finished: training.RunResult) -> 
     assert again.summary["steps"] == 128
 
 
+def test_other_weights_of_the_same_name_are_refused_and_named(
+    finished: training.RunResult, tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished.run_dir, tmp_path / "run")
+    recorded = json.loads((run / "run.json").read_text())
+    recorded["reward"]["weights_sha256"] = "0123456789abcdef"
+    (run / "run.json").write_text(json.dumps(recorded))
+    config = dataclasses.replace(load_config(run / "config.yaml"), steps=200, run_dir=str(run))
+    with pytest.raises(ArgumentError, match="weights that the run was trained on, sha256 0123"):
+        training.train(config, resume=run)
+    card = make_card(
+        CardConfig(str(run), episodes=1, labelled_states=0, random_policy=False, checkpoints=1)
+    )
+    assert any("sha256 0123456789ab" in note for note in card.report["notes"])
+
+
 @pytest.mark.parametrize("name", ["TD3", "DDPG", "A2C", "stable_baselines3:SAC"])
 def test_any_algorithm_trains_on_a_task(model: str, tmp_path: Path, name: str) -> None:
     hyperparameters: dict[str, Any] = {**TINY, "n_steps": 8} if name == "A2C" else dict(OFF)
@@ -264,7 +281,7 @@ def test_a_free_camera_goes_over_the_tasks(model: str, tmp_path: Path) -> None:
             "It is an option of the run itself.",
         ),
         (
-            {"algorithm": AlgorithmConfig("PPO", hyperparameters={"n_steps": "many"})},
+            {"algorithm": AlgorithmConfig("PPO", hyperparameters={"batch_size": 1})},
             "hyperparameters of PPO must be valid",
         ),
         (

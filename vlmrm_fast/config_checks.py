@@ -12,6 +12,8 @@ from vlmrm_fast.errors import ArgumentError, unknown_name
 if TYPE_CHECKING:
     from vlmrm_fast.config import RewardConfig, TrainConfig
 
+# More worlds than any machine steps together: a frame and a simulation state of each are held.
+_MOST_ENVS = 65_536
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
@@ -82,6 +84,8 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, (value, low) in at_least.items():
         if value is not None and value < low:
             raise ArgumentError(f"{name} must be at least {low}, got {value}.")
+    if config.num_envs is not None and config.num_envs > _MOST_ENVS:
+        raise ArgumentError(f"num_envs must be at most {_MOST_ENVS}, got {config.num_envs}.")
     # numpy's seeds, which Stable-Baselines3 sets, have 32 bits; evaluation adds to the seed.
     if config.seed >= 2**31:
         raise ArgumentError(f"seed must be below 2**31, got {config.seed}.")

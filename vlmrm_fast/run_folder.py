@@ -210,6 +210,32 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def other_weights(folder: Path, reward: Mapping[str, Any]) -> str | None:
+    """Say that a run was trained on other weights of its model, if it was.
+
+    A model's name does not fix its weights: a local folder may be written anew, and `builtin`
+    changes with releases.
+
+    Args:
+        folder: the run folder; one without provenance is not judged.
+        reward: `VLMReward.describe()` of the model as it is now.
+
+    Returns:
+        A sentence with both digests, or None.
+    """
+    try:
+        recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["reward"]
+        before, now = recorded["weights_sha256"], reward["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if before == now:
+        return None
+    return (
+        f"reward.model must have the weights that the run was trained on, sha256 {before[:12]}, "
+        f"got {now[:12]} for {reward.get('model')}."
+    )
+
+
 def provenance(seed: int, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Return where a run comes from.
 

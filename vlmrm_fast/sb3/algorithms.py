@@ -10,6 +10,7 @@ from typing import Any
 
 from vlmrm_fast.errors import ArgumentError, unknown_name
 from vlmrm_fast.sb3.buffers import MaskedReplayBuffer, MaskedRolloutBuffer
+from vlmrm_fast.sb3.hyperparameters import build_noise, check_ranges
 
 ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 # Set by the run itself.
@@ -100,7 +101,7 @@ def check_action_space(cls: type, action_space: Any) -> None:
 
 
 def resolve_hyperparameters(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the names of hyperparameters and turn what YAML can say into what SB3 takes.
+    """Check hyperparameters' names and ranges, and turn what YAML can say into what SB3 takes.
 
     `learning_rate: linear_3e-4` is a schedule that falls to 0, `train_freq: [1, episode]` a pair,
     `action_noise: normal_0.1` (or `ou_0.1`, or a mapping with the name of a class and its numbers)
@@ -114,7 +115,8 @@ def resolve_hyperparameters(cls: type, values: Mapping[str, Any]) -> dict[str, A
         Keyword arguments for the class; action noise stays text, since it needs the action space.
 
     Raises:
-        ArgumentError: a name is unknown or reserved, or an activation function is unknown.
+        ArgumentError: a name is unknown or reserved, a number out of range, or an activation
+            function unknown.
     """
     known = [name for name in inspect.signature(cls).parameters if name not in _RESERVED]
     for name in values:
@@ -137,7 +139,7 @@ def resolve_hyperparameters(cls: type, values: Mapping[str, Any]) -> dict[str, A
         policy["activation_fn"] = _activation(policy["activation_fn"])
     if policy:
         made["policy_kwargs"] = policy
-    return made
+    return check_ranges(made)
 
 
 def linear_schedule(text: str, name: str) -> Callable[[float], float]:
@@ -158,7 +160,7 @@ def linear_schedule(text: str, name: str) -> Callable[[float], float]:
         start = float(value)
     except ValueError:
         start = float("nan")
-    if kind != "linear" or not start > 0:
+    if kind != "linear" or not 0 < start < float("inf"):
         raise ArgumentError(f"{name} must be a number or linear_NUMBER, got {text!r}.")
     return lambda remaining: remaining * start
 
@@ -196,13 +198,13 @@ def build_algorithm(
     check_action_space(cls, env.action_space)
     arguments = resolve_hyperparameters(cls, hyperparameters)
     if isinstance(arguments.get("action_noise"), (str, Mapping)):
-        arguments["action_noise"] = _action_noise(arguments["action_noise"], env.action_space)
+        arguments["action_noise"] = build_noise(arguments["action_noise"], env.action_space.shape)
     if is_off_policy(cls):
         arguments.setdefault("buffer_size", _buffer_size(env, steps))
     _set_masked_buffer(cls, env, arguments)
     try:
         return cls(policy, env, seed=seed, device=device, **arguments)
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
+    except (TypeError, ValueError, ArithmeticError, AssertionError, KeyError, MemoryError) as error:
         raise ArgumentError(
             f"hyperparameters of {cls.__name__} must be valid, got {dict(hyperparameters)}: "
             f"{type(error).__name__}: {error}"
@@ -245,41 +247,3 @@ def _activation(name: str) -> type:
             f"policy_kwargs.activation_fn must name a class of torch.nn such as ReLU, got {name!r}."
         )
     return found
-
-
-def _action_noise(text: str | Mapping[str, Any], action_space: Any) -> Any:
-    """Return the noise process that "normal_SIGMA", "ou_SIGMA" or a mapping describes."""
-    import numpy as np
-    from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
-
-    kinds = {"normal": NormalActionNoise, "ou": OrnsteinUhlenbeckActionNoise}
-    if isinstance(text, Mapping):
-        return _noise_of(text, {kind.__name__: kind for kind in kinds.values()}, action_space.shape)
-    kind, _, value = text.partition("_")
-    try:
-        sigma = float(value)
-    except ValueError:
-        sigma = -1.0
-    if kind not in kinds or sigma < 0:
-        raise ArgumentError(f"action_noise must be normal_SIGMA or ou_SIGMA, got {text!r}.")
-    shape = action_space.shape
-    return kinds[kind](mean=np.zeros(shape), sigma=np.full(shape, sigma))
-
-
-def _noise_of(values: Mapping[str, Any], kinds: Mapping[str, type], shape: Any) -> Any:
-    """Return the noise process of a mapping: a class of `kinds` by "name", and its numbers."""
-    import numpy as np
-
-    name = str(values.get("name"))
-    if name not in kinds:
-        error = unknown_name("action_noise.name", name, kinds)
-        raise error
-    numbers = {"mean": 0.0, **{key: value for key, value in values.items() if key != "name"}}
-    try:
-        for key in {"mean", "sigma"} & set(numbers):
-            numbers[key] = np.full(shape, float(numbers[key]))
-        return kinds[name](**numbers)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"action_noise must hold the numbers of {name}, got {dict(values)}: {error}."
-        ) from error

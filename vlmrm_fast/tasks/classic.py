@@ -118,6 +118,8 @@ CARTPOLE = GymTask(
     posed_states=cartpole_states,
     goal_poses=("upright",),
     near_misses=("slightly_tilted",),
+    # Farther out than this, nothing of cart or pole is in the picture.
+    drawn_range=(-2 * POSITION_BOUND, 2 * POSITION_BOUND),
     horizon=200,
     success_steps=200,
     algorithm="DQN",
@@ -150,6 +152,7 @@ MOUNTAINCAR = GymTask(
     near_misses=("below_flag",),
     painters={"photographic": mountain.paint},
     textures="photographic",
+    drawn_range=(mountain.LEFT, mountain.RIGHT),
     absorbing=True,
     horizon=200,
     success_steps=1,

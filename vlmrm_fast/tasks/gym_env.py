@@ -130,12 +130,24 @@ class TaskEnv(gymnasium.Wrapper):
         return observation, float(truth[0]), False, truncated, info
 
     def render(self) -> Any:
-        """Draw the present state.
+        """Draw the present state, or the nearest one that a picture can show.
 
         Returns:
             (height, width, 3) uint8.
         """
+        inner: Any = self.env.unwrapped
         painter = self.task.painters.get(self.textures)
-        if painter is None:
+        if painter is not None:
+            return painter(np.asarray(inner.state))
+        state = inner.state
+        inner.state = self._drawable(state)
+        try:
             return self.env.render()
-        return painter(np.asarray(self.env.unwrapped.state))  # type: ignore[attr-defined]
+        finally:
+            inner.state = state
+
+    def _drawable(self, state: Any) -> Any:
+        """Return a state that pygame can draw: its coordinates have 16 bits."""
+        if state is None or self.task.drawn_range is None:
+            return state
+        return np.array([np.clip(state[0], *self.task.drawn_range), *state[1:]])

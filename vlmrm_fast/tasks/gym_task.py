@@ -40,6 +40,7 @@ class GymTask:
         near_misses: names of the poses that look like the goal and are none.
         painters: pictures other than the environment's own, by name.
         textures: the picture to draw by default, "original" for the environment's own.
+        drawn_range: of the state's first number: beyond it, the picture is that of the nearer end.
         absorbing: whether a goal state, once reached, lasts until the episode ends.
         horizon: episode length [steps]. Episodes end by truncation only.
         success_steps: an episode succeeds if each of its last `success_steps` states is a goal
@@ -65,6 +66,7 @@ class GymTask:
     near_misses: tuple[str, ...] = ()
     painters: Mapping[str, Painter] = field(default_factory=dict)
     textures: str = "original"
+    drawn_range: tuple[float, float] | None = None
     absorbing: bool = False
     horizon: int = 200
     success_steps: int = 1

@@ -1,6 +1,6 @@
 """Write the photographic textures: a sky, a floor of ceramic tiles, brushed metal.
 
-    python tools/make_textures.py [FOLDER]
+    python vlmrm_fast/assets/textures/make_textures.py [FOLDER]
 
 Everything is noise, gradients and geometry drawn with numpy from fixed seeds: no photograph and no
 other picture goes in, and a second run writes the same pictures.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-FOLDER = Path(__file__).parent.parent / "vlmrm_fast" / "assets" / "textures"
+FOLDER = Path(__file__).resolve().parent
 SKY_SIDE, TILES_SIDE, METAL_SIDE = 512, 512, 256
 TILES = 4  # tiles along a side of the floor's picture
 

@@ -1,6 +1,6 @@
 """What docs/looks.md shows: pictures of both looks, their cost, how the built-in model reads them.
 
-    python tools/compare_looks.py [FOLDER]
+    python docs/compare_looks.py [FOLDER]
 
 Pictures go to FOLDER (docs/images by default), tables in Markdown to standard output.
 """
@@ -23,7 +23,7 @@ from vlmrm_fast.simulation import Simulation
 from vlmrm_fast.tasks import get_native_task, native_task_names
 from vlmrm_fast.tasks.textures import TEXTURES
 
-FOLDER = Path(__file__).parent.parent / "docs" / "images"
+FOLDER = Path(__file__).resolve().parent / "images"
 OTHERS = ("ant", "half-cheetah", "walker2d", "cartpole-upright")
 FIGURES = ("AUC", "AUC of near misses", "EPIC")
 SEED, NUM_STATES, ROUNDS = 7, 900, 15

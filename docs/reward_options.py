@@ -18,7 +18,7 @@ from vlmrm_fast import Camera, RewardOptions, VLMReward, get_task, make_vec_env
 from vlmrm_fast.evaluation.metrics import auc, epic_distance, fpr_at_recall, spearman
 from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parent
 IMAGES = DOCS / "images"
 TASKS = ("cartpole-upright", "humanoid-kneeling")
 NEGATIVES = {
