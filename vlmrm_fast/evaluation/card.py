@@ -272,7 +272,7 @@ def _report(
     return {
         **{name: summary[name] for name in taken},
         "judge": config.judge,
-        "further_goals": list(config.goal),
+        "further_goals": list(dict.fromkeys(config.goal)),
         "newest": policy_row(newest),
         "state_measures": measures + labelled,
         "value_order": value_order(newest.record),
