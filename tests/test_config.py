@@ -228,6 +228,11 @@ camera: {{more_cameras: ["side", "azimuth=90,lookat=0/0/1"], camera_reduce: min}
 def test_further_cameras_are_names_ids_or_settings() -> None:
     assert parse_camera("side") == "side"
     assert parse_camera("2") == 2
+    assert parse_camera("-1") == -1
+    # What only looks like a number is a name, which no model has.
+    for text in ("--5", "\u00b2", "-", "9" * 5000):
+        assert parse_camera(text) == text
+    assert parse_camera("track_body=--1") == {"track_body": "--1"}
     assert parse_camera("azimuth=90, lookat=0/0/1, track_body=torso") == {
         "azimuth": 90.0,
         "lookat": (0.0, 0.0, 1.0),
@@ -237,6 +242,20 @@ def test_further_cameras_are_names_ids_or_settings() -> None:
         ("azimut=90", "camera value must be one of .* Did you mean 'azimuth'"),
         ("azimuth=left", "camera value azimuth must be a number, got 'left'"),
         ("lookat=0/1", "camera value lookat must be three numbers"),
+        ("distance=0", r"distance must be finite and above 0, got 0\.0"),
     ):
         with pytest.raises(ArgumentError, match=message):
             TrainConfig(task=TASK, camera=CameraConfig(more_cameras=(text,)))
+
+
+@pytest.mark.parametrize("distance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_free_camera_at_no_distance_is_refused(distance: float) -> None:
+    with pytest.raises(ArgumentError, match="distance must be finite and above 0, got"):
+        TrainConfig(task=TASK, camera=CameraConfig(distance=distance))
+
+
+def test_a_free_camera_needs_finite_numbers() -> None:
+    with pytest.raises(ArgumentError, match="azimuth must be finite, got nan"):
+        from_yaml(f"task: {TASK}\ncamera: {{azimuth: .nan}}")
+    with pytest.raises(ArgumentError, match="lookat must be three finite numbers, got"):
+        from_yaml(f"task: {TASK}\ncamera: {{lookat: [0, 0, .inf]}}")

@@ -49,6 +49,18 @@ def test_figures_of_many_rewards_equal_those_of_each(decimals):
             assert getattr(found, name)[column] == pytest.approx(value, abs=1e-9), name
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e200, 1e308])
+def test_the_scale_of_the_truth_does_not_matter(scale):
+    rng = np.random.default_rng(0)
+    goal, truth = rng.random(50) < 0.5, rng.uniform(-1, 1, 50)
+    rewards = (truth + rng.normal(size=50))[:, None].astype(np.float32)
+    found = compute_figures(rewards, goal, np.zeros(50, bool), truth * scale)
+    plain = metrics.pearson(rewards[:, 0], truth)
+    assert 0.3 < plain < 0.7
+    assert found.pearson[0] == pytest.approx(plain, abs=1e-9)
+    assert found.spearman[0] == pytest.approx(metrics.spearman(rewards[:, 0], truth), abs=1e-9)
+
+
 def test_undefined_figures_are_nan_and_the_others_stand():
     goal = np.array([True, False, True, False])
     rewards = np.stack([np.ones(4), [3.0, 1.0, 4.0, 2.0]], axis=1)
@@ -106,6 +118,11 @@ def test_the_verdict_names_the_best_row_that_passes_or_why_none_does():
     lines = verdict_lines([bad, GOOD, own])
     assert lines[0] == 'GO: "kneeling", alpha 0, model m, camera task'
     assert lines[-1] == "The task's own prompt has EPIC distance 0.40 at best."
+    # Whatever the rows are sorted by, "at best" is the smallest distance.
+    better = replace(own, epic=0.31)
+    undefined = replace(own, epic=math.nan)
+    last = verdict_lines([undefined, GOOD, own, better])[-1]
+    assert last == "The task's own prompt has EPIC distance 0.31 at best."
     assert verdict_lines([bad])[:2] == [
         'NO GO: "soup", alpha 0, model m, camera task',
         "- AUC 0.10 is below 0.90",

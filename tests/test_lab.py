@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,11 @@ from tiny_runs import tiny_config
 from vlmrm_fast import VLMReward, cli, clip
 from vlmrm_fast.config import EvaluationConfig
 from vlmrm_fast.errors import ArgumentError, UnknownNameError, VLMRMError
+from vlmrm_fast.evaluation import lab_report
 from vlmrm_fast.evaluation.candidates import ALPHAS, cross, parse_alphas, parse_camera
 from vlmrm_fast.evaluation.lab import LabConfig, make_plan, run_lab, score_plan
 from vlmrm_fast.evaluation.metrics import auc, epic_distance
+from vlmrm_fast.evaluation.subjects import FileSubject
 from vlmrm_fast.rendering import Camera
 from vlmrm_fast.tasks import get_task
 from vlmrm_fast.train import train
@@ -159,6 +162,44 @@ def test_a_model_that_fails_is_named_and_the_others_are_kept(
     assert "could not be used" in (tmp_path / "lab" / "lab.html").read_text()
 
 
+def test_a_model_that_fails_last_is_in_the_file_too(config, untrained_folder, tmp_path):
+    broken = broken_folder(untrained_folder, tmp_path / "broken")
+    config = replace(config, goal=(), alpha=(("0",),), model=((untrained_folder, broken),))
+    run_lab(config)
+    tree = json.loads((tmp_path / "lab" / "lab.json").read_text())
+    assert list(tree["failures"]) == [broken]
+    assert {row["model"] for row in tree["rows"]} == {untrained_folder}
+
+
+def test_a_folder_that_holds_no_model_is_left_out_of_several(config, untrained_folder, tmp_path):
+    empty = str(tmp_path)
+    found = score_plan(make_plan(replace(config, model=((empty, untrained_folder),))))
+    assert "a folder that holds open_clip_config.json" in found.failures[empty]
+    assert {row.model for row in found.rows} == {untrained_folder}
+    with pytest.raises(VLMRMError, match=r"a folder that holds open_clip_config\.json"):
+        make_plan(replace(config, model=((empty, str(tmp_path / "lab")),)))
+
+
+def test_a_model_that_fits_into_no_memory_is_left_out_and_let_go(config, untrained_folder):
+    plan = make_plan(replace(config, model=((untrained_folder, "builtin"),)))
+    held = []
+
+    def reward(model):
+        made = VLMReward(untrained_folder, goal="x")
+        if model == "builtin":
+            return made
+        held.append(weakref.ref(made))
+        # More than the address space of a process.
+        torch.empty(2**50, dtype=torch.uint8)
+        return made
+
+    found = score_plan(replace(plan, reward=reward))
+    assert "the model of" in found.failures[untrained_folder]
+    assert "must fit into memory, got: " in found.failures[untrained_folder]
+    assert {row.model for row in found.rows} == {"builtin"}
+    assert held[0]() is None
+
+
 def test_results_so_far_are_kept_when_a_later_model_fails(config, untrained_folder, tmp_path):
     broken = broken_folder(untrained_folder, tmp_path / "broken")
     plan = make_plan(replace(config, model=((untrained_folder, broken),)))
@@ -195,6 +236,10 @@ def test_rewards_that_are_not_numbers_are_refused_by_name(config, untrained_fold
         ({"alpha": (("0,2",),)}, r"alpha must be a number in \[0, 1\], got '2'"),
         ({"camera": (("front",),)}, "camera must be one of side"),
         ({"camera": (("distance=near",),)}, "camera value distance must be a number"),
+        ({"camera": (("distance=-1",),)}, r"distance must be finite and above 0, got -1\.0"),
+        ({"camera": (("--5",),)}, "camera must be one of side, got '--5'"),
+        ({"camera": (("\u00b2",),)}, "camera must be one of side, got"),
+        ({"camera": (("track_body=--1",),)}, "track_body must be one of .*got '--1'"),
         ({"num_states": 0}, "num_states must be at least 1"),
         ({"num_states": 1}, "states must hold goal states and others, got 1 states with"),
         ({"sort": "epci"}, "sort must be one of auc, epic.*Did you mean 'epic'"),
@@ -207,6 +252,44 @@ def test_rewards_that_are_not_numbers_are_refused_by_name(config, untrained_fold
 def test_bad_input_is_refused_before_any_work(config, change, text):
     with pytest.raises(ArgumentError, match=text):
         make_plan(replace(config, **change))
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        (np.array(3.0), r"states must be \(N, d\) numbers, got \(\) float64"),
+        (np.zeros((2, 3, 0)), r"states must be \(N, 2\) numbers, got \(6, 0\)"),
+        (np.array([["a", "b"]]), r"states must be \(N, d\) numbers, got \(1, 2\) <U1"),
+    ],
+)
+def test_states_of_a_wrong_shape_are_refused(config, tmp_path, states, text):
+    np.savez(tmp_path / "states.npz", qpos=states)
+    with pytest.raises(ArgumentError, match=text):
+        make_plan(replace(config, states=str(tmp_path / "states.npz")))
+
+
+def test_states_of_a_file_that_was_cut_off_are_refused(config, tmp_path):
+    np.savez(tmp_path / "states.npz", qpos=np.zeros((50, 2)))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "states.npz").read_bytes()[:-90])
+    with pytest.raises(ArgumentError, match="states must be a NumPy file, got "):
+        make_plan(replace(config, states=str(tmp_path / "cut.npz")))
+
+
+def test_the_page_reads_a_file_of_frames_once(labelled, untrained_folder, tmp_path):
+    goals = ("one", "two", "three", "four")
+    config = LabConfig(str(labelled), goal=(goals,), model=((untrained_folder,),))
+    result, read = score_plan(make_plan(config)), []
+    subject = result.plan.subject
+
+    class Counted(FileSubject):
+        def frames(self, size, camera):
+            read.append(size)
+            return subject.frames(size, camera)
+
+    counted = replace(result.plan, subject=Counted(labelled))
+    page = lab_report.write_page(tmp_path, replace(result, plan=counted))
+    assert page.read_text().count('src="data:image/png;base64,') == 3 * (1 + 4 * 6)
+    assert len(read) == 1
 
 
 def test_strengths_above_zero_need_a_baseline_and_files_need_a_goal(labelled):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from vlmrm_fast import VLMReward, cli
 from vlmrm_fast.errors import ArgumentError, UnknownNameError
-from vlmrm_fast.evaluation.landscape import LandscapeConfig, run_landscape, score_landscape
+from vlmrm_fast.evaluation.landscape import LandscapeConfig, make_plan, run_landscape, score_plan
 from vlmrm_fast.evaluation.state_sets import draw_states
 from vlmrm_fast.evaluation.sweeps import make_sweeps
 from vlmrm_fast.tasks import get_task
@@ -48,6 +48,19 @@ def test_a_pair_of_joints_moves_on_both_sides_and_the_robot_stays_on_the_floor()
     assert np.array_equal(still, np.tile(still[0], (4, 1)))
 
 
+def test_a_height_is_swept_upwards_from_the_floor_and_a_place_to_both_sides():
+    hopper = get_task("hopper")
+    model = hopper.load_model()
+    height, place = make_sweeps(hopper, ("rootz", "rootx"), points=5)
+    assert (height.unit, place.unit) == ("m", "m")
+    index = model.joint("rootz").qposadr[0]
+    assert np.array_equal(height.states[:, index], height.values)
+    assert height.values - height.values[0] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert place.values - place.values[2] == pytest.approx([-1, -0.5, 0, 0.5, 1])
+    # The place does not lift it, and its lowest height is the same as anywhere: on the floor.
+    assert place.states[:, index] == pytest.approx(height.values[0])
+
+
 def test_every_task_has_sweeps_that_can_be_labelled():
     for name in ("hopper", "ant", "reacher", "humanoid-splits"):
         task = get_task(name)
@@ -84,7 +97,8 @@ def test_a_landscape_holds_each_reward_along_the_sweep(untrained_folder):
         "cartpole-upright", goal=(("a pole", "a cart"),), alpha=(("0,0.5",),), points=9,
         model=untrained_folder,
     )  # fmt: skip
-    candidates, (curve,) = score_landscape(config)
+    plan = make_plan(config)
+    candidates, (curve,) = plan.candidates, score_plan(plan)
     assert curve.rewards.shape == (9, 4)
     reward = VLMReward(untrained_folder, goal="x")
     frames = np.concatenate(list(draw_states(CARTPOLE, curve.sweep.states, reward.image_size)))
@@ -110,7 +124,7 @@ def test_the_builtin_reward_peaks_where_the_pole_stands(tmp_path, capsys):
 
 
 def test_bad_settings_are_refused_before_any_work(tmp_path):
-    config = LandscapeConfig("cartpole-upright", out=str(tmp_path))
+    config = LandscapeConfig("cartpole-upright", out=str(tmp_path / "out"))
     for change, text in (
         ({"task": "cartpole-up"}, "task must be one of"),
         ({"alpha": (("2",),)}, "alpha must be a number"),
@@ -118,7 +132,11 @@ def test_bad_settings_are_refused_before_any_work(tmp_path):
         ({"baseline": ""}, "baseline must be given where alpha is above 0"),
         ({"baseline": CARTPOLE.goal}, "baseline must differ from goal"),
         ({"textures": "photo"}, "textures"),
+        ({"camera": "distance=0"}, r"distance must be finite and above 0, got 0\.0"),
+        ({"points": 1}, "points must be at least 2"),
+        ({"model": "ViT-B-33/openai"}, "model must be"),
+        ({"goal": (("pole " * 100,),)}, "prompt must be at most 32 tokens long"),
     ):
         with pytest.raises(ArgumentError, match=text):
             run_landscape(replace(config, **{"alpha": (("0,1",),), **change}))
-    assert not (tmp_path / "landscape.csv").exists()
+    assert not (tmp_path / "out").exists()

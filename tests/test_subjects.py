@@ -44,6 +44,12 @@ def test_labels_alone_are_enough(tmp_path, arrays):
     assert not subject.near.any()
 
 
+def test_arrays_that_are_not_needed_are_not_read(tmp_path, arrays):
+    notes = np.array([{"by": "hand"}, None], dtype=object)
+    subject = FileSubject(saved(tmp_path, arrays, notes=notes))
+    assert np.array_equal(subject.goal, arrays["labels"])
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -10,16 +10,17 @@ import mujoco
 import numpy as np
 
 from vlmrm_fast._poses import Poses
+from vlmrm_fast.coercion import check_camera
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A free camera in MuJoCo's convention (`mjvCamera`).
+    """A free camera in MuJoCo's convention (`mjvCamera`); its numbers are finite.
 
     Attributes:
         lookat: the point looked at, world coordinates [m].
-        distance: from the eye to that point [m].
+        distance: from the eye to that point, above 0 [m].
         azimuth: heading of the view [degrees].
         elevation: pitch of the view [degrees]; negative looks down.
         track_body: name or id of the body whose subtree's centre of mass replaces `lookat`, as
@@ -31,6 +32,14 @@ class Camera:
     azimuth: float = 90.0
     elevation: float = -45.0
     track_body: str | int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ArgumentError: one is not finite, or the distance is not above 0.
+        """
+        check_camera(vars(self))
 
 
 @dataclass(frozen=True)

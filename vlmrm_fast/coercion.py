@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # YAML 1.1, which PyYAML speaks, reads "3e-4" (no dot) as a string.
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+# Short enough for a number; `str.isdigit` also takes "\u00b2", which `int` does not.
+_ID = re.compile(r"-?[0-9]{1,9}")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -147,20 +149,47 @@ def parse_camera(text: str) -> str | int | dict[str, Any]:
         ArgumentError: a setting is unknown or has no such value.
     """
     if "=" not in text:
-        return _name_or_id(text)
+        return name_or_id(text)
     found: dict[str, Any] = {}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
         if name not in _CAMERA:
             error = unknown_name("camera value", name, _CAMERA)
             raise error
-        found[name] = _name_or_id(value) if name == "track_body" else _numbers(name, value)
+        found[name] = name_or_id(value) if name == "track_body" else _numbers(name, value)
     return found
 
 
-def _name_or_id(text: str) -> str | int:
+def name_or_id(text: str) -> str | int:
+    """Return the number that a text spells, or else the text as a name.
+
+    Args:
+        text: as a user wrote it.
+
+    Returns:
+        An id, or the text without the space around it.
+    """
     text = text.strip()
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if _ID.fullmatch(text) else text
+
+
+def check_camera(values: Mapping[str, Any]) -> None:
+    """Check the numbers of a free camera.
+
+    Args:
+        values: lookat, distance, azimuth and elevation, those that are known.
+
+    Raises:
+        ArgumentError: one is not finite, the distance is not above 0, or lookat is not three.
+    """
+    for name in ("distance", "azimuth", "elevation"):
+        value = values.get(name, 1.0)
+        if not math.isfinite(value) or (name == "distance" and value <= 0):
+            wanted = "finite and above 0" if name == "distance" else "finite"
+            raise ArgumentError(f"{name} must be {wanted}, got {value}.")
+    place = values.get("lookat", (0.0, 0.0, 0.0))
+    if len(place) != 3 or not all(map(math.isfinite, place)):
+        raise ArgumentError(f"lookat must be three finite numbers, got {place}.")
 
 
 def _numbers(name: str, text: str) -> float | tuple[float, ...]:

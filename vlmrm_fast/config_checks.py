@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from vlmrm_fast.coercion import parse_camera
+from vlmrm_fast.coercion import check_camera, parse_camera
 from vlmrm_fast.errors import ArgumentError, unknown_name
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ def check_train_config(config: TrainConfig) -> None:
     _check_source(config)
     _check_numbers(config)
     _check_prompts(config.reward)
-    for text in config.camera.more_cameras:
-        parse_camera(text)
+    camera = config.camera
+    for found in (vars(camera), *map(parse_camera, camera.more_cameras)):
+        if isinstance(found, dict):
+            # What is None is another camera's.
+            check_camera({name: value for name, value in found.items() if value is not None})
 
 
 def _check_source(config: TrainConfig) -> None:

@@ -87,14 +87,33 @@ def enough_memory(model: str, what: str) -> Iterator[None]:
 
     Raises:
         ModelError: the host's or the GPU's memory is full.
+        RuntimeError: the block raised it for another reason.
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelError(
-            f"{what} of {model!r} must fit into memory, got: {_first_line(error)}. Use a smaller "
-            'model, precision="fp16" on a GPU, or device="cpu".'
-        ) from error
+    except MemoryError as error:
+        raise ModelError(_too_large(model, what, error)) from error
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ModelError(_too_large(model, what, error)) from error
+
+
+# What else torch says of full memory: the host's allocator, the driver and the matrix library.
+_MEMORY_FULL = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell full memory from other errors of torch."""
+    full = any(text in str(error) for text in _MEMORY_FULL)
+    return full or isinstance(error, torch.OutOfMemoryError)
+
+
+def _too_large(model: str, what: str, error: Exception) -> str:
+    return (
+        f"{what} of {model!r} must fit into memory, got: {_first_line(error)}. Use a smaller "
+        'model, precision="fp16" on a GPU, or device="cpu".'
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -78,7 +78,7 @@ def compute_figures(
     with np.errstate(invalid="ignore", divide="ignore"):
         linear = _correlation(values, goal.astype(np.float64))
         margin = (_quantile(goals, 0) - _quantile(others, 1)) / values.std(axis=1)
-        pearson = _correlation(values, truth)
+        pearson = _correlation(values, _scaled(truth))
         spearman = _correlation(ranks, truth_ranks[order])
     undefined = np.where(moves, 0.0, np.nan)
     return Figures(
@@ -130,6 +130,14 @@ def _sorted_ranks(ordered: np.ndarray) -> np.ndarray:
         lengths = np.diff(np.r_[starts, width])
         ranks[row] = np.repeat(starts + (lengths + 1) / 2, lengths)
     return ranks
+
+
+def _scaled(truth: np.ndarray) -> np.ndarray:
+    """Return a series with mean 0 and 1 as its largest number, whatever the series' own scale."""
+    # Divided first, as in `metrics`: squares of huge or tiny numbers leave the range of float64.
+    centred = truth / np.abs(truth).max()
+    centred -= centred.mean()
+    return centred / np.abs(centred).max()
 
 
 def _correlation(values: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 
-from vlmrm_fast.errors import ArgumentError, VLMRMError, unknown_name
+from vlmrm_fast.errors import ArgumentError, ModelError, VLMRMError, unknown_name
 from vlmrm_fast.evaluation.candidates import (
     TASK_CAMERA,
     Candidate,
@@ -166,6 +166,8 @@ def run_lab(config: LabConfig) -> int:
     plan = make_plan(config)
     out = make_folder(config.out)
     result = score_plan(plan, keep=lambda found: lab_report.write_data(out, found))
+    # Once more: a model that failed after the last trial is in the result only.
+    lab_report.write_data(out, result)
     lab_report.write_page(out, result)
     lab_report.show(result, out)
     return 0 if any(row.go for row in result.rows) else 1
@@ -184,11 +186,10 @@ def make_plan(config: LabConfig) -> Plan:
         ArgumentError: a prompt, strength, camera, number or file cannot be used, or the states
             are all of one class.
         unknown_name: UnknownNameError, no task, figure or camera has that name.
+        ModelError: no model's files are there.
     """
     if config.sort not in SORTS:
         raise unknown_name("sort", config.sort, SORTS)
-    from vlmrm_fast.clip import resolve_model
-
     models = tuple(dict.fromkeys(_split(config.model))) or ("builtin",)
     goals, baselines = flat(config.goal), flat(config.baseline)
     subject: Subject
@@ -209,17 +210,30 @@ def make_plan(config: LabConfig) -> Plan:
     candidates = cross(goals, baselines, alphas, reference)
     texts = flat(config.camera) or [TASK_CAMERA]
     cameras = {text: parse_camera(text, getattr(task, "view", None)) for text in texts}
-    for model in models:
-        resolve_model(model)
+    _check_models(models)
     subject = FileSubject(config.source) if task is None else _task_subject(task, config, cameras)
     return Plan(subject, candidates, models, cameras, _reward_maker(config, candidates), config)
 
 
+def _check_models(models: Sequence[str]) -> None:
+    """Find every model's files; one without them is left out later, unless it is the only one."""
+    from vlmrm_fast.clip import resolve_model
+
+    missing = []
+    for model in models:
+        try:
+            resolve_model(model)
+        except ModelError as error:  # noqa: PERF203
+            missing.append(error)
+    if len(missing) == len(models):
+        raise missing[0]
+
+
 def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> TaskSubject:
     """Return the posed states, each camera tried on one of them."""
-    from vlmrm_fast.evaluation.state_sets import draw_states, make_state_set
+    from vlmrm_fast.evaluation.state_sets import draw_states, load_states, make_state_set
 
-    further = [_load_states(config.states)] if config.states else []
+    further = [load_states(config.states)] if config.states else []
     if config.run is not None:
         from vlmrm_fast.evaluation.visited import visited_states
 
@@ -233,24 +247,6 @@ def _task_subject(task: Any, config: LabConfig, cameras: dict[str, Any]) -> Task
     for camera in cameras.values():
         draw_states(task, states.states[:1], 16, camera)
     return TaskSubject(task, states)
-
-
-def _load_states(path: str) -> np.ndarray:
-    """Return the states of a NumPy file."""
-    try:
-        loaded: Any = np.load(Path(path).expanduser(), allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            names = loaded.files
-            if "qpos" not in names and len(names) != 1:
-                listed = ", ".join(sorted(names)) or "none"
-                raise ArgumentError(f'states must hold an array "qpos", got {listed} in {path}.')
-            loaded = loaded["qpos" if "qpos" in names else names[0]]
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, ArgumentError):
-            raise
-        raise ArgumentError(f"states must be a NumPy file, got {path}: {error}.") from error
-    # A file of episodes holds (episodes, steps, nq).
-    return loaded.reshape(-1, loaded.shape[-1]) if loaded.ndim == 3 else loaded
 
 
 def _reward_maker(config: LabConfig, candidates: Sequence[Candidate]) -> Callable[[str], VLMReward]:
@@ -288,17 +284,21 @@ def score_plan(plan: Plan, keep: Callable[[LabResult], None] | None = None) -> L
     Raises:
         VLMRMError: every model failed, with what each said.
     """
+    from vlmrm_fast.hub import enough_memory
+
     trials: list[Trial] = []
     failures: dict[str, str] = {}
     first: VLMRMError | None = None
     for model in plan.models:
         try:
-            for trial in _trials_of(model, plan):
-                trials.append(trial)
-                if keep is not None:
-                    keep(_result(plan, trials, failures))
+            with enough_memory(model, "the model"):
+                for trial in _trials_of(model, plan):
+                    trials.append(trial)
+                    if keep is not None:
+                        keep(_result(plan, trials, failures))
         except VLMRMError as error:  # noqa: PERF203
             first = first or error
+            _let_go(error)
             failures[model] = str(error)
             if len(plan.models) > 1:
                 sys.stderr.write(f"warning: {model} is left out: {error}\n")
@@ -309,6 +309,13 @@ def score_plan(plan: Plan, keep: Callable[[LabResult], None] | None = None) -> L
         said = "\n".join(f"{model}: {text}" for model, text in failures.items())
         raise VLMRMError(f"No model could be used.\n{said}") from first
     return _result(plan, trials, failures)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error leads to: a failed model must leave room for the next."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _trials_of(model: str, plan: Plan) -> Any:

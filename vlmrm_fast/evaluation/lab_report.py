@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from vlmrm_fast.evaluation import verdict
 from vlmrm_fast.evaluation.figures import RECALL
 from vlmrm_fast.evaluation.html import Page
 from vlmrm_fast.evaluation.lab import LabResult
-from vlmrm_fast.evaluation.subjects import Subject
 from vlmrm_fast.evaluation.verdict import Row, choose, verdict_lines
 from vlmrm_fast.run_folder import provenance, write_json, write_text
 
@@ -221,8 +220,10 @@ def write_page(out: Path, result: LabResult) -> Path:
     if len({row.alpha for row in result.rows}) > 1:
         page.heading("EPIC distance over alpha")
         page.figure(alpha_figure(result.rows), "EPIC distance of each goal; smaller is better.")
-    for row in _detailed(result.rows):
-        _add_details(page, subject, result, row)
+    detailed = _detailed(result.rows)
+    pictures = _pick_pictures(result, detailed)
+    for row in detailed:
+        _add_details(page, result, row, pictures)
     page.heading("All rows")
     page.text(_LEGEND)
     names = ["goal", "baseline", "alpha", "model", "camera"]
@@ -255,9 +256,38 @@ def _detailed(rows: Sequence[Row]) -> list[Row]:
     return best[:_DETAILED] + [row for row in best[_DETAILED:] if row.reference]
 
 
-def _add_details(page: Page, subject: Subject, result: LabResult, row: Row) -> None:
+def _telling(rewards: np.ndarray, goal: np.ndarray) -> dict[str, list[int]]:
+    """Return the frames to show of one reward, by what they are."""
+    order = np.argsort(-rewards, kind="stable")
+    chosen = {
+        "Highest rewards": order,
+        "Lowest rewards": order[::-1],
+        "Highest rewards of states that do not show the goal": order[~goal[order]],
+        "Lowest rewards of states that do": order[::-1][goal[order[::-1]]],
+    }
+    return {title: indices[:_FRAMES].tolist() for title, indices in chosen.items()}
+
+
+def _pick_pictures(result: LabResult, rows: Sequence[Row]) -> dict[tuple[str, int], np.ndarray]:
+    """Return all frames that the page shows, by camera and index; a file is gone through once."""
+    subject = result.plan.subject
+    wanted: dict[str, set[int]] = {}
+    for row in rows:
+        for indices in _telling(result.rewards(row), subject.goal).values():
+            wanted.setdefault(row.camera, set()).update(indices)
+    found: dict[tuple[str, int], np.ndarray] = {}
+    for text, union in wanted.items():
+        indices = sorted(union)
+        frames = subject.pick(indices, _FRAME_SIZE, result.plan.cameras[text])
+        found |= {(text, i): frame for i, frame in zip(indices, frames, strict=True)}
+    return found
+
+
+def _add_details(
+    page: Page, result: LabResult, row: Row, pictures: Mapping[tuple[str, int], np.ndarray]
+) -> None:
     """Add a goal's histograms and its telling frames."""
-    rewards = result.rewards(row)
+    subject, rewards = result.plan.subject, result.rewards(row)
     page.heading(f'"{row.goal}"')
     page.text(
         f"alpha {row.alpha:g}"
@@ -270,18 +300,10 @@ def _add_details(page: Page, subject: Subject, result: LabResult, row: Row) -> N
         f"Rewards of goal states, near misses and others; {RECALL:.0%} of goal states lie right "
         "of the dashed line.",
     )
-    camera = result.plan.cameras[row.camera]
-    order = np.argsort(-rewards, kind="stable")
-    for title, chosen in (
-        ("Highest rewards", order),
-        ("Lowest rewards", order[::-1]),
-        ("Highest rewards of states that do not show the goal", order[~subject.goal[order]]),
-        ("Lowest rewards of states that do", order[::-1][subject.goal[order[::-1]]]),
-    ):
-        indices = chosen[:_FRAMES].tolist()
+    for title, indices in _telling(rewards, subject.goal).items():
         page.heading(title, 3)
         page.frames(
-            subject.pick(indices, _FRAME_SIZE, camera),
+            [pictures[row.camera, i] for i in indices],
             [
                 f"{rewards[i]:.3f} {'goal, ' if subject.goal[i] else ''}{subject.names[i]}"
                 for i in indices

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -26,6 +26,9 @@ from vlmrm_fast.evaluation.state_sets import draw_states, label_states
 from vlmrm_fast.evaluation.sweeps import Sweep, make_sweeps
 from vlmrm_fast.run_folder import write_text
 from vlmrm_fast.scoring import make_folder
+
+if TYPE_CHECKING:
+    from vlmrm_fast.tasks import GymTask, Task
 
 # Strengths side by side if none is given; five would be too narrow for a page.
 _ALPHAS = ("0,0.5,1",)
@@ -75,6 +78,25 @@ class LandscapeConfig:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A checked configuration: nothing has been scored yet.
+
+    Attributes:
+        config: what was asked.
+        task: in the look asked for.
+        candidates: prompts and strengths.
+        sweeps: the coordinates and their states.
+        camera: as `draw_states` takes it.
+    """
+
+    config: LandscapeConfig
+    task: Task | GymTask
+    candidates: list[Candidate]
+    sweeps: list[Sweep]
+    camera: Any
+
+
+@dataclass(frozen=True)
 class Curve:
     """Rewards along one sweep.
 
@@ -107,8 +129,9 @@ def run_landscape(config: LandscapeConfig) -> int:
     """
     from rich.console import Console
 
+    plan = make_plan(config)
     out = make_folder(config.out)
-    candidates, curves = score_landscape(config)
+    candidates, curves = plan.candidates, score_plan(plan)
     try:
         write_text(out / "landscape.csv", csv_text(candidates, curves))
         plot_landscape(out / "landscape.png", config, candidates, curves)
@@ -121,18 +144,20 @@ def run_landscape(config: LandscapeConfig) -> int:
     return 0
 
 
-def score_landscape(config: LandscapeConfig) -> tuple[list[Candidate], list[Curve]]:
-    """Draw and score all sweeps; each frame is encoded once.
+def make_plan(config: LandscapeConfig) -> Plan:
+    """Check everything that can be checked without the model's weights, and pose the states.
 
     Args:
         config: what to draw; `out` is not used.
 
     Returns:
-        The candidates, and a curve for each coordinate.
+        The plan.
 
     Raises:
         ArgumentError: a prompt, strength, coordinate, pose or camera cannot be used.
+        ModelError: the model's files are not there.
     """
+    from vlmrm_fast.clip import load_tokenizer, resolve_model
     from vlmrm_fast.tasks import get_task
 
     task = get_task(config.task)
@@ -145,9 +170,23 @@ def score_landscape(config: LandscapeConfig) -> tuple[list[Candidate], list[Curv
     sweeps = make_sweeps(task, tuple(flat(config.over)), config.points, config.pose)
     camera = parse_camera(config.camera, getattr(task, "view", None))
     draw_states(task, sweeps[0].states[:1], 16, camera)
+    prompts = [text for each in candidates for text in (each.goal, each.baseline or "")]
+    load_tokenizer(resolve_model(config.model)).check(list(dict.fromkeys(prompts)))
+    return Plan(config, task, candidates, sweeps, camera)
 
+
+def score_plan(plan: Plan) -> list[Curve]:
+    """Draw and score all sweeps; each frame is encoded once.
+
+    Args:
+        plan: from `make_plan`.
+
+    Returns:
+        A curve for each coordinate.
+    """
     from vlmrm_fast.reward import VLMReward
 
+    config, task, camera, candidates = plan.config, plan.task, plan.camera, plan.candidates
     goals, scenes = [c.goal for c in candidates], [c.baseline for c in candidates]
     reward = VLMReward(
         config.model,
@@ -158,14 +197,14 @@ def score_landscape(config: LandscapeConfig) -> tuple[list[Candidate], list[Curv
     )
     prompts = reward.prompt_set(goals, scenes, [c.alpha for c in candidates])
     curves = []
-    for sweep in sweeps:
+    for sweep in plan.sweeps:
         frames = draw_states(task, sweep.states, reward.image_size, camera)
         rewards = np.concatenate([reward.score_many(chunk, prompts) for chunk in frames])
         known = label_states(task, sweep.states, "sweep", [""] * len(sweep.values))
         shown = sweep.states[np.linspace(0, len(sweep.values) - 1, _FRAMES).round().astype(int)]
         pictures = [f for chunk in draw_states(task, shown, _FRAME_SIZE, camera) for f in chunk]
         curves.append(Curve(sweep, rewards, known.reward, known.success, pictures))
-    return candidates, curves
+    return curves
 
 
 def csv_text(candidates: Sequence[Candidate], curves: Sequence[Curve]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +22,7 @@ __all__ = [
     "draw_states",
     "join_sets",
     "label_states",
+    "load_states",
     "make_state_set",
 ]
 
@@ -76,6 +80,37 @@ class StateSet:
                 f"states must hold goal states and others, got {len(self)} states with {only}. "
                 "Raise num_states, or add states that show the other class."
             )
+
+
+def load_states(path: str) -> np.ndarray:
+    """Return the states of a NumPy file.
+
+    Args:
+        path: a .npy or .npz with (M, d) states, or (episodes, steps, d); of several arrays in an
+            .npz, those called "qpos".
+
+    Returns:
+        (M, d) float64, finite.
+
+    Raises:
+        ArgumentError: the file cannot be read, or holds something else.
+    """
+    try:
+        loaded: Any = np.load(Path(path).expanduser(), allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            names = loaded.files
+            if "qpos" not in names and len(names) != 1:
+                listed = ", ".join(sorted(names)) or "none"
+                raise ArgumentError(f'states must hold an array "qpos", got {listed} in {path}.')
+            loaded = loaded["qpos" if "qpos" in names else names[0]]
+    except ArgumentError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ArgumentError(f"states must be a NumPy file, got {path}: {error}.") from error
+    # A file of episodes holds (episodes, steps, nq).
+    if loaded.ndim == 3:
+        loaded = loaded.reshape(loaded.shape[0] * loaded.shape[1], loaded.shape[2])
+    return check_states(loaded)
 
 
 def make_state_set(

@@ -15,6 +15,8 @@ from vlmrm_fast.evaluation.state_sets import GROUPS, StateSet, draw_states
 # Frames of a file held at once.
 _CHUNK = 64
 _NEAR = GROUPS[1]
+# What is read of a file beside the frames.
+_COLUMNS = ("labels", "groups", "truth")
 
 
 class Subject(Protocol):
@@ -208,10 +210,10 @@ class FileSubject:
         return shape, dtype
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """Return all arrays but the frames."""
+        """Return the arrays beside the frames; the file may hold others, in any form."""
         try:
             with np.load(self._path, allow_pickle=False) as loaded:
-                return {name: loaded[name] for name in loaded.files if name != "frames"}
+                return {name: loaded[name] for name in _COLUMNS if name in loaded.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ArgumentError(
                 f"source must be a readable .npz file, got {self._path}: {error}."

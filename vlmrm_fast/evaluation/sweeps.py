@@ -19,6 +19,9 @@ _MIRRORED = ("shoulder1", "shoulder2")
 # Posed states among which a named pose is looked for, and the reach of a coordinate.
 _POSED = 400
 
+# How far a slide without limits goes from where it is [m]: about a robot's own length.
+_REACH = 1.0
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -125,14 +128,23 @@ def _native_sweep(task: Task, name: str, base: np.ndarray, points: int) -> Sweep
         raise unknown_name("over", name, {*places, *pairs})
     first = places[chosen[0]]
     hinge = model.jnt_type[first] == 3
-    low, high = model.jnt_range[first] if model.jnt_limited[first] else (-np.pi, np.pi)
+    vertical = not hinge and abs(model.jnt_axis[first, 2]) > 0.5
+    if model.jnt_limited[first]:
+        low, high = model.jnt_range[first]
+    elif hinge:
+        low, high = -np.pi, np.pi
+    else:
+        # Upwards only: the robot that is varied stands on the floor.
+        start = base[model.jnt_qposadr[first]]
+        low, high = start - (0.0 if vertical else _REACH), start + _REACH
     values = np.linspace(low, high, points)
     states = np.tile(base, (points, 1))
     for joint in chosen:
         sign = -1.0 if joint.startswith("left_") and name in _MIRRORED else 1.0
         states[:, model.jnt_qposadr[places[joint]]] = sign * values
     height = _height_index(model)
-    if height is not None:
+    # Setting the robot on the floor would undo the sweep of a height.
+    if height is not None and not vertical:
         data = mujoco.MjData(model)
         for state in states:
             data.qpos[:] = state

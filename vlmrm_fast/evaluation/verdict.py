@@ -167,7 +167,7 @@ def verdict_lines(rows: list[Row]) -> list[str]:
         )
     else:
         lines += [f"- {reason}" for reason in best.reasons]
-    own = next((row for row in rows if row.reference), None)
-    if own is not None and not best.reference and not math.isnan(own.epic):
-        lines.append(f"The task's own prompt has EPIC distance {own.epic:.2f} at best.")
+    own = [row.epic for row in rows if row.reference and not math.isnan(row.epic)]
+    if own and not best.reference:
+        lines.append(f"The task's own prompt has EPIC distance {min(own):.2f} at best.")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlmrm_fast.coercion import parse_camera
+from vlmrm_fast.coercion import name_or_id, parse_camera
 from vlmrm_fast.config import CameraConfig, TrainConfig
 
 
@@ -79,4 +79,4 @@ def camera_name(text: str) -> str | int:
     Returns:
         A string or a number.
     """
-    return int(text) if text.lstrip("-").isdigit() else text
+    return name_or_id(text)
