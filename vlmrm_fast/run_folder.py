@@ -67,15 +67,17 @@ _PACKAGES = (
 )
 
 
-def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
+def create(
+    path: str | None, label: str, *, base: str | Path = "runs", overwrite: bool = False
+) -> Path:
     """Make a run folder and check that it can be written.
 
     Nothing in it is removed; see `clear`.
 
     Args:
-        path: the folder; None: a new one under runs/, named by label and time, which no other
-            run has.
+        path: the folder; None: a new one, named by label and time, which no other run has.
         label: what the run is of.
+        base: the folder that a new one is made in.
         overwrite: whether the folder may hold a run already.
 
     Returns:
@@ -93,23 +95,23 @@ def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
         )
     try:
         if folder is None:
-            folder = _new_folder(label)
+            folder = _new_folder(label, Path(base))
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_text("x")
         probe.unlink()
     except OSError as error:
         raise ArgumentError(
-            f"run_dir must be a folder that can be written, got {folder or 'runs'}: {error}. "
+            f"run_dir must be a folder that can be written, got {folder or base}: {error}. "
             "Name another one with --run-dir."
         ) from error
     return folder
 
 
-def _new_folder(label: str) -> Path:
-    """Make a folder under runs/ that was not there before."""
+def _new_folder(label: str, parent: Path) -> Path:
+    """Make a folder that was not there before."""
     name = re.sub(r"[^\w.-]+", "-", label).strip("-")[:60]
-    base = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base = parent / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     base.parent.mkdir(parents=True, exist_ok=True)
     # mkdir itself decides: two runs that start together would both find a free name.
     folder, serial = base, 1
