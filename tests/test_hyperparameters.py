@@ -45,6 +45,10 @@ NAN = float("nan")
             {"action_noise": {"name": "NormalActionNoise", "sigma": [0.1, NAN]}},
             "action_noise.sigma must hold finite numbers of at least 0, got [0.1, nan].",
         ),
+        (
+            {"action_noise": {"name": "NormalActionNoise", "mean": []}},
+            "action_noise.mean must hold finite numbers, got [].",
+        ),
         ({"action_noise": {"name": "Loud"}}, "action_noise.name must be one of"),
     ],
 )

@@ -163,7 +163,9 @@ def _parse_noise(value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     numbers = {"mean": 0.0, **{key: item for key, item in value.items() if key != "name"}}
     for key, item in numbers.items():
         items = item if isinstance(item, (list, tuple)) else [item]
-        if not all(_is_number(each) and (each >= 0 or key not in _SCALES) for each in items):
+        if not items or not all(
+            _is_number(each) and (each >= 0 or key not in _SCALES) for each in items
+        ):
             least = " of at least 0" if key in _SCALES else ""
             raise ArgumentError(
                 f"action_noise.{key} must hold finite numbers{least}, got {item!r}."
