@@ -17,6 +17,17 @@ from vlmrm_fast.config import TrainConfig
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 from vlmrm_fast.run_folder import find_config, read_metrics
 
+_MOST = sys.float_info.max
+# Figures of a summary that are compared, with the range of each.
+_FIGURES = {
+    "steps": (0, sys.maxsize),
+    "episodes": (0, sys.maxsize),
+    "seconds": (0, _MOST),
+    "ground_truth_return": (-_MOST, _MOST),
+    "vlm_reward_mean": (-_MOST, _MOST),
+    "success_rate": (0, 1),
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -169,14 +180,14 @@ def _read_json(path: Path, notes: list[str]) -> dict[str, Any] | None:
 
 def _check_summary(values: dict[str, Any], notes: list[str]) -> dict[str, Any] | None:
     """Return a summary whose figures are finite numbers or None; None if it says too little."""
-    numbers = ("steps", "episodes", "seconds", "ground_truth_return", "vlm_reward_mean")
-    damaged = {name: values.get(name) for name in numbers if not _is_number(values.get(name))}
-    for name, most in (("steps", sys.maxsize), ("episodes", sys.maxsize), ("success_rate", 1)):
-        value = values.get(name)
-        # Without success there is no rate.
-        absent = name == "success_rate" and value is None
-        if not absent and not (_is_number(value) and 0 <= value <= most):
-            damaged[name] = value
+    damaged = {
+        name: values.get(name)
+        for name, (low, high) in _FIGURES.items()
+        if not _is_number(values.get(name), low, high)
+    }
+    if values.get("success_rate") is None:
+        # Nothing is wrong: the environment does not know success.
+        damaged.pop("success_rate", None)
     useless = "steps" in damaged or "episodes" in damaged
     _note_damage("summary.json", damaged, notes, "it is" if useless else "these are")
     return None if useless else {**values, **dict.fromkeys(damaged)}
@@ -211,7 +222,7 @@ def _note_damage(file: str, damaged: Mapping[str, Any], notes: list[str], what: 
         notes.append(f"{file} is damaged, {found}; {what} left out.")
 
 
-def _is_number(value: Any) -> bool:
-    """Say whether a value is a number that float64 holds."""
+def _is_number(value: Any, low: float = -_MOST, high: float = _MOST) -> bool:
+    """Say whether a value is a number of that range."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
+    return number and low <= value <= high
