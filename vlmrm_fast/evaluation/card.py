@@ -294,7 +294,12 @@ def _cautions(
 ) -> list[str]:
     """Return what a reader must know about the figures, a sentence each."""
     notes = []
-    if newest.record.success is None:
+    if not len(newest.record.step):
+        notes.append(
+            "The physics broke down in the first step of every episode of the newest policy: "
+            "there are no states of its to measure."
+        )
+    elif newest.record.success is None:
         notes.append(
             f"{settings.task or settings.env} knows no success: its own reward stands in for "
             "the ground truth, and may be about something else than the goal."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,7 @@ class Record:
         lowest: the lowest-scored frame of each episode.
         wrong: the highest-scored frame of each episode that shows no goal state.
         missed: the lowest-scored frame of each episode that shows a goal state.
+        num_episodes: E; None for one more than the last number in `episode`.
     """
 
     episode: np.ndarray
@@ -62,6 +64,7 @@ class Record:
     lowest: tuple[Moment, ...]
     wrong: tuple[Moment, ...]
     missed: tuple[Moment, ...]
+    num_episodes: int | None = None
 
     @property
     def label(self) -> np.ndarray:
@@ -75,14 +78,15 @@ class Record:
             values: (M,) numbers, one a state.
 
         Returns:
-            (E,) float64.
+            (E,) float64; NaN for an episode without states, which broke down in its first step.
         """
-        return np.bincount(self.episode, weights=values)
+        sums = np.bincount(self.episode, weights=values, minlength=self.num_episodes or 0)
+        return np.where(np.bincount(self.episode, minlength=len(sums)) == 0, np.nan, sums)
 
     def episodes(self) -> list[slice]:
-        """Return the rows of each episode."""
+        """Return the rows of each episode that has states."""
         ends = np.flatnonzero(np.diff(self.episode, append=-1)) + 1
-        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [slice(a, b) for a, b in itertools.pairwise([0, *ends])]
 
 
 @dataclass(frozen=True)
@@ -235,21 +239,23 @@ class Recorder:
         # World by world: the order of `Evaluation.episodes`, whatever the episodes' lengths.
         order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
         rows = rows[order]
-        keys, episode = np.unique(rows[:, :2], axis=0, return_inverse=True)
+        # Every episode has its number, one without rows too: numbers stand for start states.
+        first = np.concatenate([[0], np.cumsum(self._serials)])
+        episode = first[rows[:, 0].astype(int)] + rows[:, 1].astype(int)
         scores = {OWN: rows[:, 3]}
         if self._judge is not None:
             scores[JUDGE] = np.concatenate([*self._judged, np.zeros(0)])[order]
         if self._goals is not None:
             more = np.concatenate([*self._more, np.zeros((0, len(self._goals.names)))])[order]
             scores |= {name: more[:, column] for column, name in enumerate(self._goals.names)}
-        number = {tuple(key): index for index, key in enumerate(keys.astype(int).tolist())}
         return Record(
-            episode=episode.reshape(-1),
+            episode=episode.astype(np.int64),
             step=rows[:, 2].astype(np.int64),
             scores=scores,
             truth=rows[:, 4],
             success=rows[:, 5] == 1 if self._knows_success else None,
-            **{name: self._telling(name, number) for name in self._moments},
+            num_episodes=int(first[-1]),
+            **{name: self._telling(name, first) for name in self._moments},
         )
 
     def _add(self, world: int, info: dict[str, Any], frame: np.ndarray) -> None:
@@ -280,11 +286,11 @@ class Recorder:
             self._judged.append(self._reduce(by_camera, axis=0))
             self._waiting = []
 
-    def _telling(self, name: str, number: dict[tuple[int, ...], int]) -> tuple[Moment, ...]:
+    def _telling(self, name: str, first: np.ndarray) -> tuple[Moment, ...]:
         """Return the frames of one kind, the most telling first, with their episodes' numbers."""
         sign = -1 if name in {"highest", "wrong"} else 1
         found = [
-            Moment(m.frame, m.reward, number[place], m.step, m.success)
-            for place, m in self._moments[name].items()
+            Moment(m.frame, m.reward, int(first[world]) + serial, m.step, m.success)
+            for (world, serial), m in self._moments[name].items()
         ]
         return tuple(sorted(found, key=lambda moment: sign * moment.reward))
