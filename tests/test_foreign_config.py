@@ -227,6 +227,9 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
     np.testing.assert_allclose(model.action_noise._mu, np.full(3, noise.get("mean", 0.0)))
 
 
+PLACE = {"distance": 3, "lookat": [0, 0, 1], "elevation": 1, "azimuth": 2}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -237,6 +240,14 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
         ({"logging__video": 1}, "got 'logging.video'. Did you mean 'logging.video_freq'?"),
         ({"reward__camera_config": {"distanse": 1}}, "Did you mean 'reward.camera_config.dis"),
         ({"reward__camera_config": {"distance": 1}}, "reward.camera_config.lookat must be given"),
+        (
+            {"reward__camera_config": {**PLACE, "distance": -2}},
+            "distance must be finite and above 0, got -2.0",
+        ),
+        (
+            {"reward__camera_config": {**PLACE, "azimuth": float("nan")}},
+            "azimuth must be finite, got nan",
+        ),
         ({"reward__name": "ground_truth"}, "reward.name must be clip, got 'ground_truth'"),
         ({"reward": "clip"}, "reward must be a mapping, got 'clip'."),
         ({"rl__n_envs_per_worker": 1e9}, "num_envs must be at most 65536, got 1000000000."),
@@ -263,12 +274,7 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
         (
             {
                 "env_name": "CartPole-v1",
-                "reward__camera_config": {
-                    "distance": 3,
-                    "lookat": [0, 0, 1],
-                    "elevation": 1,
-                    "azimuth": 2,
-                },
+                "reward__camera_config": PLACE,
             },
             "reward.camera_config must be left out for CartPole-v1",
         ),

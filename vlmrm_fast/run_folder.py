@@ -212,30 +212,33 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def other_weights(folder: Path, reward: Mapping[str, Any]) -> str | None:
-    """Say that a run was trained on other weights of its model, if it was.
+def other_reward(folder: Path, reward: Mapping[str, Any]) -> str | None:
+    """Say that a run was trained on other weights of its model, or other pictures, if it was.
 
-    A model's name does not fix its weights: a local folder may be written anew, and `builtin`
-    changes with releases.
+    Names fix neither: a local folder may be written anew, `builtin` changes with releases, and a
+    picture may be drawn over.
 
     Args:
         folder: the run folder; one without provenance is not judged.
-        reward: `VLMReward.describe()` of the model as it is now.
+        reward: `VLMReward.describe()` of the reward as it is now.
 
     Returns:
-        A sentence with both digests, or None.
+        A sentence with both digests for each, or None.
     """
     try:
-        recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["reward"]
-        before, now = recorded["weights_sha256"], reward["weights_sha256"]
+        recorded = dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["reward"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if before == now:
-        return None
-    return (
-        f"reward.model must have the weights that the run was trained on, sha256 {before[:12]}, "
-        f"got {now[:12]} for {reward.get('model')}."
-    )
+    found = []
+    for name, requirement in (
+        ("weights_sha256", "reward.model must have the weights"),
+        ("goal_images_sha256", "reward.goal_images must hold the pictures"),
+    ):
+        before, now = recorded.get(name), reward.get(name)
+        if isinstance(before, str) and isinstance(now, str) and before != now:
+            digests = f"sha256 {before[:12]}, got {now[:12]}"
+            found.append(f"{requirement} that the run was trained on, {digests}.")
+    return " ".join(found) or None
 
 
 def provenance(seed: int, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,7 +374,8 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         path: the file; a missing one has no rows.
 
     Returns:
-        One dict a row, without the empty cells; rows cut short by a kill are left out.
+        One dict a row, without the empty cells; rows cut short by a kill, or whose step is no
+        finite number, are left out.
     """
     path = Path(path)
     if not path.exists():
@@ -384,4 +388,4 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
                     rows.append({k: float(v) for k, v in cells.items() if v not in {"", None}})
             except (TypeError, ValueError):  # noqa: PERF203
                 continue
-    return [row for row in rows if "step" in row]
+    return [row for row in rows if math.isfinite(row.get("step", math.nan))]

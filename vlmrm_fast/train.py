@@ -71,8 +71,8 @@ def train(
     env: Any = None
     try:
         reward = build_reward(config)
-        if found is not None and (text := run_folder.other_weights(folder, reward.describe())):
-            raise ArgumentError(f"{text} Restore those weights, or start a new run.")
+        if found is not None and (text := run_folder.other_reward(folder, reward.describe())):
+            raise ArgumentError(f"{text} Restore them, or start a new run.")
         env = build_env(config, reward, training=True)
         model = build_model(config, env)
         labels = choose_labels(config.labels, model)

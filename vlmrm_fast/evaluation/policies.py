@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.evaluation.metrics import auc, epic_distance, pearson, spearman
-from vlmrm_fast.evaluation.recording import JUDGE, OWN, Policy, Record
+from vlmrm_fast.evaluation.recording import JUDGE, OWN, TRUTH, Policy, Record
 from vlmrm_fast.evaluation.statistics import kendall, rises, student, value_or_none, wilson
 
 RULE = (
@@ -179,7 +179,7 @@ def value_order(record: Record) -> list[dict[str, Any]]:
     Source: Ma et al., Vision Language Models are In-Context Value Learners, ICLR 2025, section 3.
     """
     rows = []
-    for name, values in {**record.scores, "ground truth": record.truth}.items():
+    for name, values in {**record.scores, TRUTH: record.truth}.items():
         found = [
             value_or_none(spearman, values[rows_of], record.step[rows_of])
             for rows_of in record.episodes()

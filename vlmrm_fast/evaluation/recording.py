@@ -10,7 +10,7 @@ import numpy as np
 
 from vlmrm_fast.evaluate import Evaluation
 
-OWN, JUDGE = "own", "judge"
+OWN, JUDGE, TRUTH = "own", "judge", "ground truth"
 # Frames that wait for the judge: enough for a GPU's batch, 14 MB at 96 x 96.
 _JUDGE_BATCH = 512
 
@@ -44,7 +44,7 @@ class Record:
         episode: (M,) int64, 0 ... E - 1: equal numbers mean equal start states for every policy of
             a run.
         step: (M,) int64, from 1.
-        scores: (M,) float64 by name: "own", perhaps "judge", and each further goal.
+        scores: (M,) float64 by name: "own", perhaps "judge", and `SeveralGoals.names`.
         truth: (M,) float64, the environment's own reward.
         success: (M,) bool, whether the state is a goal state; None where that is not known.
         highest: the highest-scored frame of each episode.
@@ -108,7 +108,8 @@ class SeveralGoals:
     Stands in for the run's reward where environments take one.
 
     Attributes:
-        names: the further goals.
+        names: the further goals, each once; a goal that reads as another reward is called, such as
+            "own", is in quotation marks.
         newest: (B, number of further goals) float32, of the frames that were scored last.
     """
 
@@ -119,7 +120,8 @@ class SeveralGoals:
             reward: the run's `VLMReward`, whose rule they share.
             goals: further goals, one prompt each.
         """
-        self.names = tuple(goals)
+        goals = tuple(dict.fromkeys(goals))
+        self.names = _names(goals)
         self.newest = np.zeros((0, len(goals)), np.float32)
         self._reward = reward
         own = reward.objective
@@ -156,6 +158,18 @@ class SeveralGoals:
             Model, weights, prompts.
         """
         return self._reward.describe()
+
+
+def _names(goals: Sequence[str]) -> tuple[str, ...]:
+    """Return names for different goals, none of which another reward or goal has."""
+    taken, names = {OWN, JUDGE, TRUTH, *goals}, []
+    for goal in goals:
+        name = goal
+        while name in (OWN, JUDGE, TRUTH) or (name != goal and name in taken):
+            name = f'"{name}"'
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
 
 
 class Recorder:

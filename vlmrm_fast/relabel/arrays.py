@@ -146,8 +146,9 @@ class ArrayFiles(Source):
         files = listed(path, ARRAYS) if path.is_dir() else [path]
         if not files:
             raise ArgumentError(f"source must be a folder with .npy or .npz, got {str(path)!r}.")
-        self.drawer = drawer
+        self.drawer, self.root = drawer, files[0].parent
         self.names, self.lengths = [], []
+        self._paths: list[Path] = []
         # Of each episode its rows, and where they start.
         self._places: list[tuple[Rows, int]] = []
         self._files: list[Rows] = []
@@ -158,7 +159,8 @@ class ArrayFiles(Source):
                 self.names.append(file.name if len(ends) == 1 else f"{file.name}:{index}")
                 self.lengths.append(int(stop - start))
                 self._places.append((rows, int(start)))
-        self.facts = {} if drawer is None else drawer.facts
+                self._paths.append(file)
+        self.facts = {"key": key or ""} | ({} if drawer is None else drawer.facts)
 
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
         """As `Source.read`; a state that is not finite ends its episode."""
@@ -170,6 +172,10 @@ class ArrayFiles(Source):
         step = chunk_frames(rows.shape[1:])
         for at in range(first + start, stop, step):
             yield np.array(rows[at : min(at + step, stop)])
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`."""
+        return [self._paths[episode]]
 
     def close(self) -> None:
         """As `Source.close`."""

@@ -49,7 +49,7 @@ class LeRobot(Source):
         Raises:
             ArgumentError: the metadata cannot be read, or the camera is not there.
         """
-        self._folder = folder
+        self._folder = self.root = folder
         try:
             info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
             self._info = dict(info)
@@ -89,6 +89,10 @@ class LeRobot(Source):
                 f"episode must hold {wanted} frames of {self._key}, got {found} in "
                 f"{self._path(row)}."
             )
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`; pictures that a table names by their paths are left out."""
+        return [self._path(self.episodes[episode])]
 
     def _path(self, row: Mapping[str, Any]) -> Path:
         """Return the file that holds an episode's frames."""
