@@ -374,7 +374,8 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         path: the file; a missing one has no rows.
 
     Returns:
-        One dict a row, without the empty cells; rows cut short by a kill are left out.
+        One dict a row, without the empty cells; rows cut short by a kill, or whose step is no
+        finite number, are left out.
     """
     path = Path(path)
     if not path.exists():
@@ -387,4 +388,4 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
                     rows.append({k: float(v) for k, v in cells.items() if v not in {"", None}})
             except (TypeError, ValueError):  # noqa: PERF203
                 continue
-    return [row for row in rows if "step" in row]
+    return [row for row in rows if math.isfinite(row.get("step", math.nan))]
