@@ -69,7 +69,7 @@ class Relabel:
         if source.drawer is not None:
             source.drawer.size = self.reward.image_size
         journal = Journal(self.folder, 1)
-        journal.start({})
+        journal.start({}, {})
         shape = (self.reward.batch_size, 1)
         with self.reward.scorer(background=False) as scorer:
             for scored in stream(source, scorer, (0, 0), shape, Clock()):

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,86 @@ def test_broken_files_cost_their_part_only(copied: Path) -> None:
     assert "report.json cannot be read: got list" in notes
     assert set(groups[0].curves["vlm_reward_mean"]["runs"]) == {1}
     assert groups[1].figures["ground_truth_return"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"vlm_reward_mean": float("nan")}, "damaged, vlm_reward_mean is nan; these are left out."),
+        ({"success_rate": "x"}, "damaged, success_rate is 'x'; these are left out."),
+        ({"success_rate": 7.0}, "damaged, success_rate is 7.0; these are left out."),
+        ({"seconds": 10**400}, "damaged, seconds is 1000"),
+        ({"episodes": None}, "damaged, episodes is None; it is left out."),
+        ({"steps": float("inf"), "seconds": []}, "damaged, steps is inf, seconds is []; it is"),
+    ],
+)
+def test_figures_of_a_summary_that_are_no_numbers_cost_themselves_only(
+    copied: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], note: str
+) -> None:
+    path = copied / "a1" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    folders = [str(copied / name) for name in ("a0", "a1")]
+    group = compare_runs(folders)[0]
+    assert any(f"{copied / 'a1'}: summary.json is {note}" in text for text in group.notes)
+    counts = {name: (figure or {}).get("count") for name, figure in group.figures.items()}
+    whole = 1 if "it is" in note else 2
+    assert counts["ground_truth_return"] == whole
+    assert counts["seconds"] == (1 if "seconds" in changes else whole)
+    assert counts["solved"] == (4 if whole == 2 and "success_rate" not in changes else 2)
+    assert main(["compare", *folders, "--out", str(copied / "out")]) == 0
+    assert "cannot be made" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state_measures": None},
+        {"state_measures": ["a"]},
+        {"ranking": "x"},
+        {"ranking": {"own": [1]}},
+        {"ranking": {"own": {"kendall": "x"}}},
+        {"state_measures": [{"reward": "own", "states": "all policies", "epic": "x", "auc": 1}]},
+        {"state_measures": [{"reward": "own", "states": "new", "epic": 1, "auc": float("nan")}]},
+    ],
+)
+def test_a_report_card_with_other_things_than_numbers_costs_these_only(
+    copied: Path, changes: dict[str, Any]
+) -> None:
+    path = copied / "a0" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    group = compare_runs([copied / "a0", copied / "a1"])[0]
+    assert any(f"{copied / 'a0'}: report.json is damaged, " in note for note in group.notes)
+    assert (group.figures["ground_truth_return"] or {})["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        ({0: "nan"}, "damaged rows, left out of the curve: 1."),
+        ({0: "inf"}, "damaged rows, left out of the curve: 1."),
+        ({0: "abc"}, "damaged rows, left out of the curve: 1."),
+        ({3: "0,1,2"}, "damaged rows, left out of the curve: 1."),
+        ({5: "nan"}, "numbers that are not finite, left out of the curve: 1."),
+        ({5: "-inf", 7: "nan"}, "numbers that are not finite, left out of the curve: 2."),
+    ],
+)
+def test_damaged_rows_of_metrics_cost_themselves_and_are_counted(
+    copied: Path, capsys: pytest.CaptureFixture[str], cells: dict[int, str], note: str
+) -> None:
+    path = copied / "a0" / "metrics.csv"
+    lines = path.read_text().splitlines()
+    row = lines[2].split(",")
+    for column, text in cells.items():
+        row[column] = text
+    path.write_text("\n".join([*lines[:2], ",".join(row), *lines[3:]]) + "\n")
+    group = compare_runs([copied / "a0"])[0]
+    text = f"A, {copied / 'a0'}: metrics.csv: {note}"
+    assert text in group.notes
+    curve = group.curves["vlm_reward_mean"]
+    assert (curve["steps"][0], curve["steps"][-1]) == (32, 96)
+    assert np.isfinite(curve["mean"]).all()
+    assert main(["compare", str(copied / "a0"), "--out", str(copied / "out")]) == 0
+    assert "cannot be made" not in capsys.readouterr().err
 
 
 def test_runs_without_any_rows_are_compared_by_their_results(

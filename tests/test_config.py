@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmrm_fast.coercion import merge, parse_assignments, parse_camera, parse_value
+from vlmrm_fast.coercion import load_yaml, merge, parse_assignments, parse_camera, parse_value
 from vlmrm_fast.config import (
     CameraConfig,
     CheckpointConfig,
@@ -71,8 +71,12 @@ logging: {{progress: off, tensorboard: no}}
         ("task: x\nreward: {alpha: true}", "reward.alpha must be a number, got True."),
         ("task: x\ncamera: {lookat: [1, 2]}", "camera.lookat must hold 3 values"),
         ("task: x\nreward: {mode: plus}", "reward.mode must be one of add, replace, got 'plus'"),
-        ("task: x\nreward: 3", "reward. must be a mapping, got 3."),
+        ("task: x\nreward: 3", "reward must be a mapping, got 3."),
         ("- a\n- b", "configuration must be a YAML mapping"),
+        ("task: x\nreward: clip", "reward must be a mapping, got 'clip'."),
+        ("task: x\nseed: 1\nseed: 2", "found the key 'seed' twice"),
+        ("task: x\nreward: {alpha: 0, alpha: 1}", "found the key 'alpha' twice"),
+        ("task: x\nseed: 2020-13-45", "configuration must be valid YAML, got: month must be"),
         ("{", "configuration must be valid YAML"),
         ("!!python/object:os.system x", "configuration must be valid YAML"),
     ],
@@ -81,6 +85,16 @@ def test_bad_yaml_is_one_clear_error(text: str, message: str) -> None:
     with pytest.raises(ArgumentError) as error:
         from_yaml(text)
     assert message in str(error.value)
+
+
+def test_an_empty_key_means_the_default() -> None:
+    text = f"task: {TASK}\nseed:\nbase_dir:\nreward:\n  weight:\n  negatives:\nlogging:\n"
+    assert from_yaml(text) == TrainConfig(task=TASK)
+
+
+def test_merged_yaml_keys_may_be_given_anew() -> None:
+    text = "a: &a {seed: 3, steps: 5}\nb: &b {<<: *a, steps: 7}\nc: {<<: *b, seed: 4}"
+    assert load_yaml(text)["c"] == {"seed": 4, "steps": 7}
 
 
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.foreign_config import HUMANOID_TASKS, convert, is_foreign
 from vlmrm_fast.sb3.algorithms import build_algorithm, find_algorithm
 from vlmrm_fast.sb3.building import build_task, resolve
+from vlmrm_fast.sb3.hyperparameters import build_noise
 from vlmrm_fast.tasks import get_task, task_names
 
 DATA = Path(__file__).parent / "data"
@@ -75,7 +76,7 @@ def test_the_cluster_job_is_the_papers_task() -> None:
     assert config.algorithm.algorithm == "SAC"
     learned = config.algorithm.hyperparameters
     assert {name: learned[name] for name in task.hyperparameters} == dict(task.hyperparameters)
-    assert config.run_dir == "/data/runs/training/humanoid-kneeling"
+    assert (config.base_dir, config.run_dir) == ("/data/runs/training", None)
     assert config.checkpoint.checkpoint_interval == 128_000
 
 
@@ -112,6 +113,22 @@ def test_every_change_of_meaning_is_said_in_one_line(caplog: pytest.LogCaptureFi
     ]
     assert all("\n" not in line and line.endswith(".") for line in lines)
     assert "2 environments in all" in lines[6]
+
+
+def test_empty_keys_mean_the_default() -> None:
+    empty = dict.fromkeys(("tags", "base_path", "seed", "reward__textured", "rl__tau", "rl__gamma"))
+    config, plain = _load(_changed(README, **empty)), _changed(README)
+    del plain["base_path"], plain["seed"]
+    assert config == _load(plain)
+    assert config.algorithm.hyperparameters["tau"] == 0.005
+
+
+def test_noise_may_be_given_for_each_action() -> None:
+    noise = {"name": "NormalActionNoise", "mean": [0.0] * 17, "sigma": [0.1] * 17}
+    config = _load(_changed(README, rl__action_noise=noise))
+    found = config.algorithm.hyperparameters["action_noise"]
+    assert found == noise
+    assert build_noise(found, (17,))._sigma.shape == (17,)
 
 
 def test_our_own_files_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,6 +227,9 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
     np.testing.assert_allclose(model.action_noise._mu, np.full(3, noise.get("mean", 0.0)))
 
 
+PLACE = {"distance": 3, "lookat": [0, 0, 1], "elevation": 1, "azimuth": 2}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -220,7 +240,17 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
         ({"logging__video": 1}, "got 'logging.video'. Did you mean 'logging.video_freq'?"),
         ({"reward__camera_config": {"distanse": 1}}, "Did you mean 'reward.camera_config.dis"),
         ({"reward__camera_config": {"distance": 1}}, "reward.camera_config.lookat must be given"),
+        (
+            {"reward__camera_config": {**PLACE, "distance": -2}},
+            "distance must be finite and above 0, got -2.0",
+        ),
+        (
+            {"reward__camera_config": {**PLACE, "azimuth": float("nan")}},
+            "azimuth must be finite, got nan",
+        ),
         ({"reward__name": "ground_truth"}, "reward.name must be clip, got 'ground_truth'"),
+        ({"reward": "clip"}, "reward must be a mapping, got 'clip'."),
+        ({"rl__n_envs_per_worker": 1e9}, "num_envs must be at most 65536, got 1000000000."),
         ({"reward__name": "blip"}, "reward.name must be one of clip, ground_truth, got 'blip'"),
         ({"reward__target_prompts": []}, "reward.target_prompts must be given"),
         ({"rl__n_steps": None}, "rl.n_steps must be given"),
@@ -244,12 +274,7 @@ def test_action_noise_is_built_from_its_numbers(noise: dict[str, Any], sigma: fl
         (
             {
                 "env_name": "CartPole-v1",
-                "reward__camera_config": {
-                    "distance": 3,
-                    "lookat": [0, 0, 1],
-                    "elevation": 1,
-                    "azimuth": 2,
-                },
+                "reward__camera_config": PLACE,
             },
             "reward.camera_config must be left out for CartPole-v1",
         ),
@@ -277,13 +302,19 @@ def test_the_command_line_trains_a_file_as_it_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "theirs.yaml"
-    file.write_text(yaml.safe_dump(_changed(README, rl__train_freq=10, logging__video_freq=None)))
+    changes = {"base_path": "out/here/", "rl__train_freq": 10, "logging__video_freq": None}
+    file.write_text(yaml.safe_dump(_changed(README, **changes)))
     flags = ["--model", "builtin", "--steps", "40", "--episode-length", "10", "--episodes", "1"]
-    flags += ["--no-video", "--no-tensorboard", "--run-dir", "run", "--progress", "off"]
+    flags += ["--no-video", "--no-tensorboard", "--progress", "off"]
     flags += ["--hyperparameters", "learning_starts=20"]
-    assert main(["train", str(file), *flags]) == 0
-    assert "humanoid-kneeling" in capsys.readouterr().out
-    resolved = load_config(tmp_path / "run" / "config.yaml")
+    # A second time too: each run gets a folder of its own.
+    for count in (1, 2):
+        assert main(["train", str(file), *flags]) == 0
+        assert "humanoid-kneeling" in capsys.readouterr().out
+        made = list((tmp_path / "out" / "here").glob("humanoid-kneeling-SAC-s42-*/config.yaml"))
+        assert len(made) == count
+    assert not (tmp_path / "runs").exists()
+    resolved = load_config(made[0])
     assert resolved.reward.model == "builtin"
     assert resolved.camera.textures == "photographic"
     assert resolved.algorithm.hyperparameters["learning_starts"] == 20

@@ -186,6 +186,18 @@ def test_textured_car_and_flag_stand_where_gymnasiums_do(position):
     assert abs(middle(yellow)[1] - (0.45 + 1.2) / 1.8 * 600) < 20
 
 
+def test_a_state_that_is_set_is_not_held_by_a_goal_reached_before():
+    env = gymnasium.wrappers.RecordEpisodeStatistics(MOUNTAINCAR.make())
+    env.reset(seed=0)
+    MOUNTAINCAR.set_state(env, np.array([0.44, 0.07]))
+    assert env.step(np.ones(1, np.float32))[4]["success"]
+    MOUNTAINCAR.set_state(env, np.array([-0.5, 0.03]))
+    for _ in range(2):
+        observation, _, _, _, info = env.step(np.ones(1, np.float32))
+        assert not info["success"]
+    assert observation[0] > -0.46
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from vlmrm_fast.config import AlgorithmConfig, TrainConfig
 from vlmrm_fast.errors import ArgumentError
-from vlmrm_fast.sb3.algorithms import find_algorithm, resolve_hyperparameters
+from vlmrm_fast.sb3.algorithms import build_algorithm, find_algorithm, resolve_hyperparameters
 from vlmrm_fast.sb3.building import resolve
 from vlmrm_fast.sb3.hyperparameters import build_noise
 
@@ -27,6 +29,7 @@ NAN = float("nan")
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0."),
         ({"batch_size": 1.5}, "batch_size must be a whole number of at least 1, got 1.5."),
         ({"batch_size": "many"}, "batch_size must be a whole number of at least 1, got 'many'."),
+        ({"batch_size": 10**12}, "batch_size must be at most 1048576, got 1000000000000."),
         ({"gradient_steps": 0}, "gradient_steps must be a whole number of at least 1, or -1, got"),
         ({"learning_starts": -100}, "learning_starts must be a whole number of at least 0, got"),
         ({"gamma": 2.0}, "gamma must lie in [0, 1], got 2.0."),
@@ -44,6 +47,10 @@ NAN = float("nan")
         (
             {"action_noise": {"name": "NormalActionNoise", "sigma": [0.1, NAN]}},
             "action_noise.sigma must hold finite numbers of at least 0, got [0.1, nan].",
+        ),
+        (
+            {"action_noise": {"name": "NormalActionNoise", "mean": []}},
+            "action_noise.mean must hold finite numbers, got [].",
         ),
         ({"action_noise": {"name": "Loud"}}, "action_noise.name must be one of"),
     ],
@@ -70,6 +77,20 @@ def test_good_values_pass_and_whole_numbers_become_whole() -> None:
     made = resolve_hyperparameters(find_algorithm("SAC"), values)
     assert made == {**values, "train_freq": (1, "episode"), "buffer_size": 1_000_000}
     assert isinstance(made["buffer_size"], int)
+
+
+def test_episodes_are_counted_in_one_environment_only() -> None:
+    env = DummyVecEnv([lambda: gymnasium.make("MountainCarContinuous-v0")] * 2)
+    with pytest.raises(ArgumentError, match="train_freq must count steps for 2 environments"):
+        build_algorithm(
+            find_algorithm("SAC"),
+            env,
+            {"train_freq": [1, "episode"]},
+            policy="MlpPolicy",
+            seed=0,
+            device="cpu",
+            steps=10,
+        )
 
 
 def test_action_noise_may_differ_between_actions() -> None:

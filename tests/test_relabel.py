@@ -454,6 +454,15 @@ def test_bad_files_are_refused_before_any_work(call, tmp_path):
     refused("got frames in", np.save, frames, name="a.npy", options=task)
     refused("episode_ends must rise up to", np.savez, frames=frames, episode_ends=np.array([2, 3]))
     refused("dones must hold a flag a row", np.savez, frames=frames, dones=np.zeros(3))
+    refused("must hold at least one state, got", np.save, np.zeros((0, 4)), name="a.npy",
+            options=task)  # fmt: skip
+    refused("must hold at least one state, got", np.save, np.zeros((0, 5, 4)), name="a.npy",
+            options=task)  # fmt: skip
+    refused("must hold at least one state, got", np.savez, states=np.zeros((0, 4)), options=task)
+    refused("must hold at least one frame, got", np.save, np.zeros((0, 5, 4)), name="a.npy")
+    refused(
+        "must hold at least one frame", np.save, np.zeros((2, 0, 4, 4, 3), np.uint8), name="a.npy"
+    )
     refused("qpos and qvel must be", np.savez, qpos=np.zeros((4, 2)), qvel=np.zeros((3, 2)),
             options=task)  # fmt: skip
     (tmp_path / "a.npy").write_bytes(b"no array")

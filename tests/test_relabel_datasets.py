@@ -118,6 +118,35 @@ def test_pictures_inside_a_lerobot_table_are_read(call, untrained_folder, tmp_pa
     assert np.array_equal(again, episodes[1][4:])
 
 
+def test_pictures_of_many_episodes_in_a_table_are_read_once(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    episodes = [make_frames(10, seed=index) for index in range(40)]
+    write_lerobot_images(folder, episodes)
+    path = folder / "data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=150)
+    batches = pq.ParquetFile.iter_batches
+    rows = 0
+
+    def counted(self, *args, **options):
+        nonlocal rows
+        for batch in batches(self, *args, **options):
+            rows += len(batch)
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    source = LeRobot(folder)
+    for index, frames in enumerate(episodes):
+        assert np.array_equal(np.concatenate(list(source.read(index, 0, Clock()))), frames)
+    assert rows == 400
+    for index, start in ((3, 0), (31, 4), (31, 2), (39, 9), (0, 1)):
+        found = np.concatenate(list(source.read(index, start, Clock())))
+        assert np.array_equal(found, episodes[index][start:])
+    # Each of the five begins at a row group: none costs more than one.
+    assert rows <= 400 + 5 * 150
+    source.close()
+
+
 def test_a_lerobot_video_that_ends_early_keeps_rows_in_place(call, untrained_folder, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -330,7 +359,9 @@ def test_a_minari_copy_differs_in_its_rewards_alone(call, cache):
     assert copy.total_steps == source.total_steps
     metadata = copy.storage.metadata
     assert metadata["author"] == {"someone"}
-    assert metadata["vlm_reward"]["goals"] == list(GOALS)
+    said = metadata["vlm_reward"]
+    assert said["goals"] == list(GOALS)
+    assert (said["rule"], said["negatives"], said["temperature"]) == ("goal-baseline", [], None)
     for index, (old, new) in enumerate(zip(source, copy, strict=True)):
         assert np.array_equal(new.rewards, found.episode(index)[:, 0].astype(np.float64))
         assert np.array_equal(old.rewards, np.arange(len(old.rewards)))
@@ -340,6 +371,18 @@ def test_a_minari_copy_differs_in_its_rewards_alone(call, cache):
         call("space/pictures-v0", out="b", minari_id="other/kneeling-v1")
     with pytest.raises(ArgumentError, match="minari_id must be like name-v0"):
         call("space/pictures-v0", out="b", minari_id="kneeling")
+
+
+def test_a_minari_copy_names_the_rule_its_negatives_and_temperature(call, cache):
+    write_minari("a-v0", picture_space((40, 56, 3)), episodes_of((4,)))
+    contest = {"rule": "softmax", "negatives": ["a heap", 'a "box"'], "temperature": 0.25}
+    call("a-v0", minari_id="b-v0", baseline=None, alpha=None, **contest)
+    metadata = minari.load_dataset("b-v0").storage.metadata
+    assert {name: metadata["vlm_reward"][name] for name in contest} == contest
+    assert (
+        "rule softmax, negatives ['a heap', 'a \"box\"'], temperature 0.25"
+        in (metadata["description"])
+    )
 
 
 def test_a_copy_of_a_dataset_in_arrow_files_is_refused_before_any_work(call, cache, tmp_path):

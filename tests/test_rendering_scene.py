@@ -91,6 +91,23 @@ def test_an_unknown_tracked_body_is_refused(model: mujoco.MjModel) -> None:
         Scene.from_model(model, Camera(track_body="torsoo"))
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"distance": 0}, "distance must be finite and above 0, got 0."),
+        ({"distance": np.inf}, "distance must be finite and above 0, got inf."),
+        ({"elevation": np.nan}, "elevation must be finite, got nan."),
+        ({"lookat": (0, 1)}, "lookat must be three finite numbers, got (0, 1)."),
+        ({"lookat": (0, 1, -np.inf)}, "lookat must be three finite numbers, got (0, 1, -inf)."),
+    ],
+)
+def test_a_free_camera_that_sees_nothing_is_refused(values: dict[str, Any], text: str) -> None:
+    with pytest.raises(ArgumentError) as error:
+        Camera(**values)
+    assert str(error.value) == text
+    assert Camera(lookat=np.zeros(3), distance=np.float32(2)).distance == 2  # type: ignore[arg-type]
+
+
 def test_camera_by_name_id_and_mjvcamera_agree(
     model: mujoco.MjModel, worlds: list[mujoco.MjData]
 ) -> None:

@@ -147,6 +147,21 @@ def test_each_frame_is_encoded_once_however_many_goals(
     assert counts[0] == counts[1] > 0
 
 
+def test_a_goal_that_reads_like_another_rewards_name_replaces_nothing(copied: Path) -> None:
+    options: dict[str, Any] = {"episodes": 1, "checkpoints": 1, "random_policy": False}
+    plain = make_card(CardConfig(str(copied), labelled_states=0, **options)).newest.record
+    goals = ("own", "a pole", "judge", "ground truth", '"own"', "a pole")
+    made = make_card(CardConfig(str(copied), goal=goals, labelled_states=20, **options))
+    scores = made.newest.record.scores
+    np.testing.assert_allclose(scores["own"], plain.scores["own"], atol=1e-6)
+    names = ['""own""', "a pole", '"judge"', '"ground truth"', '"own"']
+    assert list(scores) == ["own", *names]
+    labelled = [r for r in made.report["state_measures"] if r["states"] == "labelled states"]
+    assert [row["reward"] for row in labelled] == ["own", *names]
+    assert [row["reward"] for row in made.report["value_order"]][-1] == "ground truth"
+    assert made.report["further_goals"] == list(goals[:-1])
+
+
 def test_the_command_writes_a_whole_page_and_a_table(
     copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,8 @@ def test_runs_that_start_together_get_folders_of_their_own(
     made = [run_folder.create(None, "a task/PPO") for _ in range(3)]
     names = ["a-task-PPO-20260101-000000" + end for end in ("", ".2", ".3")]
     assert [folder.name for folder in made] == names
+    elsewhere = [run_folder.create(None, "a task/PPO", base=tmp_path / "b" / "c") for _ in range(2)]
+    assert elsewhere == [tmp_path / "b" / "c" / name for name in names[:2]]
 
 
 def test_a_place_for_runs_that_is_a_file_is_one_clear_error(

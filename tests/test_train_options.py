@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_runs import tiny_config
 
 from vlmrm_fast import checkpoint as checkpoints
 from vlmrm_fast import train as training
@@ -24,6 +25,7 @@ from vlmrm_fast.config import (
     load_config,
 )
 from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.evaluation.card import CardConfig, make_card
 from vlmrm_fast.sb3.building import build_env, build_reward, resolve
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -155,3 +157,27 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_loaded() -> None
     # The task's alpha belongs to the paper's rule, and gives way.
     kneeling = TrainConfig(task="humanoid-kneeling", reward=RewardConfig(rule="difference"))
     assert resolve(kneeling).reward.alpha == 0
+
+
+def test_goal_pictures_are_found_from_any_directory_and_noticed_when_they_change(
+    tiny_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("goal.npy", np.full((40, 40, 3), 200, np.uint8))
+    reward = RewardConfig(tiny_folder, goal_images=("goal.npy",))
+    changes = {"reward": reward, "steps": 64, "evaluation": EvaluationConfig(1, video=False)}
+    run = training.train(tiny_config(tiny_folder, tmp_path / "run", **changes)).run_dir
+    config = load_config(run / "config.yaml")
+    assert config.reward.goal_images == (str(tmp_path / "goal.npy"),)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    options = CardConfig(
+        str(run), episodes=1, labelled_states=0, random_policy=False, checkpoints=1
+    )
+    assert not any("pictures" in note for note in make_card(options).report["notes"])
+    # The same file, another picture.
+    np.save(tmp_path / "goal.npy", np.full((40, 40, 3), 10, np.uint8))
+    text = "reward.goal_images must hold the pictures that the run was trained on, sha256"
+    assert any(text in note for note in make_card(options).report["notes"])
+    with pytest.raises(ArgumentError, match=text):
+        training.train(dataclasses.replace(config, steps=192), resume=run)

@@ -14,6 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
+from vlmrm_fast import snapshot
 from vlmrm_fast.envs import make_vec_env
 from vlmrm_fast.envs.capture import render_camera
 from vlmrm_fast.envs.painter import as_camera
@@ -242,6 +243,20 @@ def pendulums() -> Iterator[VLMRewardVecEnv]:
     venv = VLMRewardVecEnv(sb3_make_vec_env("InvertedPendulum-v5", 2), Brightness())
     yield venv
     venv.close()
+
+
+def test_an_episode_that_goes_on_from_the_state_of_another_process_has_a_time_of_its_own(
+    pendulums: VLMRewardVecEnv,
+) -> None:
+    pendulums.reset()
+    state = snapshot.environment_state(pendulums)
+    # There, the clock began twelve days earlier.
+    state[0]["attributes"]["plain"]["_start"] += 1e6
+    snapshot.set_environment_state(pendulums, state)
+    dones = np.zeros(2, bool)
+    while not dones.any():
+        _, _, dones, infos = pendulums.step(np.full((2, 1), 3, np.float32))
+    assert 0 <= infos[int(dones.argmax())]["episode"]["t"] < 1e5
 
 
 @pytest.mark.parametrize("algorithm", [PPO, SAC, TD3])

@@ -24,6 +24,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build a dataclass of this module from plain values, each brought to its field's type.
 
+    None, as YAML reads an empty key, means the default where a field takes no None.
+
     Args:
         cls: the dataclass.
         values: its fields by name; nested mappings for nested dataclasses.
@@ -36,13 +38,52 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         ArgumentError: a key is unknown, or a value does not fit its field.
     """
     if not isinstance(values, Mapping):
-        raise ArgumentError(f"{where or 'configuration'} must be a mapping, got {values!r}.")
+        name = where.removesuffix(".") or "configuration"
+        raise ArgumentError(f"{name} must be a mapping, got {values!r}.")
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
             raise ArgumentError(_unknown_key(str(key), where, hints))
-    made = {key: _coerce(value, hints[key], where + str(key)) for key, value in values.items()}
+    given = {
+        key: value for key, value in values.items() if value is not None or _is_optional(hints[key])
+    }
+    made = {key: _coerce(value, hints[key], where + str(key)) for key, value in given.items()}
     return cls(**made)
+
+
+def _is_optional(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML in which no mapping has a key twice.
+
+    Args:
+        text: the YAML.
+
+    Returns:
+        Its content, as `yaml.safe_load` returns it.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or has a key twice.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """Checks mappings as they are written, before `<<` merges others into them."""
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for key, _ in node.value:
+                if (key.tag, str(key.value)) in seen:
+                    raise yaml.composer.ComposerError(
+                        None, None, f"found the key {key.value!r} twice", key.start_mark
+                    )
+                seen.add((key.tag, str(key.value)))
+            return node
+
+    return yaml.load(text, Loader)
 
 
 def parse_value(text: str) -> Any:

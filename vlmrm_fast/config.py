@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmrm_fast.coercion import from_dict
+from vlmrm_fast.coercion import from_dict, load_yaml
 from vlmrm_fast.config_checks import check_train_config
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.foreign_config import convert, is_foreign
@@ -182,7 +182,9 @@ class TrainConfig:
     num_threads: int = 0
     """Threads of simulation and drawing; 0: one per CPU core."""
     run_dir: str | None = None
-    """Run folder. None: a new one under runs/."""
+    """Run folder. None: a new one, named by task and time, in base_dir."""
+    base_dir: str = "runs"
+    """Folder that new run folders are made in."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
@@ -244,13 +246,15 @@ def from_yaml(text: str, name: str = "configuration") -> TrainConfig:
         The configuration, checked.
 
     Raises:
-        ArgumentError: the text is not YAML, has unknown keys or values out of range.
+        ArgumentError: the text is not YAML, or has a key twice, an unknown key or a value out of
+            range.
     """
     import yaml
 
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = load_yaml(text)
+    # A ValueError is what a date such as 2020-13-45 raises.
+    except (yaml.YAMLError, ValueError) as error:
         raise ArgumentError(f"{name} must be valid YAML, got: {error}") from error
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name} must be a YAML mapping such as `task: ...`, got {values!r}.")

@@ -6,7 +6,6 @@ here is refused, and what means something else is said in one line each.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -72,8 +71,8 @@ class _Reward:
 @dataclass(frozen=True)
 class _Noise:
     name: Literal["NormalActionNoise", "OrnsteinUhlenbeckActionNoise"] | None = None
-    mean: float = 0.0
-    sigma: float | None = None
+    mean: tuple[float, ...] = (0.0,)
+    sigma: tuple[float, ...] | None = None
     theta: float | None = None
     dt: float | None = None
 
@@ -177,8 +176,8 @@ def convert(values: Mapping[str, Any]) -> Converted:
         "checkpoint": _checkpoint(theirs),
     }
     if theirs.base_path.rstrip("/") not in {_BASE_PATH, _BASE_PATH[2:]}:
-        made["run_dir"] = f"{theirs.base_path.rstrip('/')}/{made.get('task', 'run')}"
-        notes.append(f"base_path: the run goes to {made['run_dir']}")
+        made["base_dir"] = theirs.base_path.rstrip("/") or "/"
+        notes.append(f"base_path: each run gets a new folder in {made['base_dir']}")
     if theirs.rl.n_envs_per_worker is not None:
         notes.append(
             f"n_envs_per_worker: {theirs.rl.n_envs_per_worker} environments in all, as on one GPU "
@@ -309,14 +308,21 @@ def _algorithm(theirs: _File) -> dict[str, Any]:
                 "and its actions are discrete: DQN learns them."
             )
     if rl.action_noise is not None:
-        noise = dataclasses.asdict(rl.action_noise)
-        given["action_noise"] = {name: value for name, value in noise.items() if value is not None}
+        given["action_noise"] = _noise(rl.action_noise)
     return {
         "algorithm": "DQN" if is_dqn else "SAC",
         "policy": rl.policy_name,
         "task_settings": False,
         "hyperparameters": {**given, **(rl.rl_kwargs or {})},
     }
+
+
+def _noise(noise: _Noise) -> dict[str, Any]:
+    """Return what is given of action noise; numbers that all actions share, as one."""
+    given = {name: value for name, value in vars(noise).items() if value is not None}
+    for name in ("mean", "sigma"):
+        given[name] = given[name][0] if len(given[name]) == 1 else list(given[name])
+    return given
 
 
 def _logging(theirs: _File, notes: list[str]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ class VLMReward:
         return other
 
     def score(self, frames: np.ndarray | torch.Tensor) -> np.ndarray:
-        """Return the reward of each frame; it does not depend on the other frames.
+        """Return the reward of each frame; other frames change it by rounding only (2.4e-7, fp32).
 
         Args:
             frames: (B, H, W, 3) uint8, any B, H and W; resized to the model's input where needed.

@@ -67,15 +67,17 @@ _PACKAGES = (
 )
 
 
-def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
+def create(
+    path: str | None, label: str, *, base: str | Path = "runs", overwrite: bool = False
+) -> Path:
     """Make a run folder and check that it can be written.
 
     Nothing in it is removed; see `clear`.
 
     Args:
-        path: the folder; None: a new one under runs/, named by label and time, which no other
-            run has.
+        path: the folder; None: a new one, named by label and time, which no other run has.
         label: what the run is of.
+        base: the folder that a new one is made in.
         overwrite: whether the folder may hold a run already.
 
     Returns:
@@ -93,23 +95,23 @@ def create(path: str | None, label: str, *, overwrite: bool = False) -> Path:
         )
     try:
         if folder is None:
-            folder = _new_folder(label)
+            folder = _new_folder(label, Path(base))
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_text("x")
         probe.unlink()
     except OSError as error:
         raise ArgumentError(
-            f"run_dir must be a folder that can be written, got {folder or 'runs'}: {error}. "
+            f"run_dir must be a folder that can be written, got {folder or base}: {error}. "
             "Name another one with --run-dir."
         ) from error
     return folder
 
 
-def _new_folder(label: str) -> Path:
-    """Make a folder under runs/ that was not there before."""
+def _new_folder(label: str, parent: Path) -> Path:
+    """Make a folder that was not there before."""
     name = re.sub(r"[^\w.-]+", "-", label).strip("-")[:60]
-    base = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base = parent / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     base.parent.mkdir(parents=True, exist_ok=True)
     # mkdir itself decides: two runs that start together would both find a free name.
     folder, serial = base, 1
@@ -210,30 +212,33 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def other_weights(folder: Path, reward: Mapping[str, Any]) -> str | None:
-    """Say that a run was trained on other weights of its model, if it was.
+def other_reward(folder: Path, reward: Mapping[str, Any]) -> str | None:
+    """Say that a run was trained on other weights of its model, or other pictures, if it was.
 
-    A model's name does not fix its weights: a local folder may be written anew, and `builtin`
-    changes with releases.
+    Names fix neither: a local folder may be written anew, `builtin` changes with releases, and a
+    picture may be drawn over.
 
     Args:
         folder: the run folder; one without provenance is not judged.
-        reward: `VLMReward.describe()` of the model as it is now.
+        reward: `VLMReward.describe()` of the reward as it is now.
 
     Returns:
-        A sentence with both digests, or None.
+        A sentence with both digests for each, or None.
     """
     try:
-        recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))["reward"]
-        before, now = recorded["weights_sha256"], reward["weights_sha256"]
+        recorded = dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))["reward"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if before == now:
-        return None
-    return (
-        f"reward.model must have the weights that the run was trained on, sha256 {before[:12]}, "
-        f"got {now[:12]} for {reward.get('model')}."
-    )
+    found = []
+    for name, requirement in (
+        ("weights_sha256", "reward.model must have the weights"),
+        ("goal_images_sha256", "reward.goal_images must hold the pictures"),
+    ):
+        before, now = recorded.get(name), reward.get(name)
+        if isinstance(before, str) and isinstance(now, str) and before != now:
+            digests = f"sha256 {before[:12]}, got {now[:12]}"
+            found.append(f"{requirement} that the run was trained on, {digests}.")
+    return " ".join(found) or None
 
 
 def provenance(seed: int, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -369,7 +374,8 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         path: the file; a missing one has no rows.
 
     Returns:
-        One dict a row, without the empty cells; rows cut short by a kill are left out.
+        One dict a row, without the empty cells; rows cut short by a kill, or whose step is no
+        finite number, are left out.
     """
     path = Path(path)
     if not path.exists():
@@ -382,4 +388,4 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
                     rows.append({k: float(v) for k, v in cells.items() if v not in {"", None}})
             except (TypeError, ValueError):  # noqa: PERF203
                 continue
-    return [row for row in rows if "step" in row]
+    return [row for row in rows if math.isfinite(row.get("step", math.nan))]

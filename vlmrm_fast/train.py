@@ -24,6 +24,7 @@ _MAY_CHANGE = (
     "labels",
     "num_threads",
     "run_dir",
+    "base_dir",
     "evaluation",
     "logging",
     "checkpoint",
@@ -60,7 +61,9 @@ def train(
     check_wandb(config)
     found = None if resume is None else checkpoints.load(resume)
     if found is None:
-        folder = run_folder.create(config.run_dir, _label(config), overwrite=overwrite)
+        folder = run_folder.create(
+            config.run_dir, _label(config), base=config.base_dir, overwrite=overwrite
+        )
     else:
         folder = run_of(found)
         _check_resume(config, found)
@@ -68,8 +71,8 @@ def train(
     env: Any = None
     try:
         reward = build_reward(config)
-        if found is not None and (text := run_folder.other_weights(folder, reward.describe())):
-            raise ArgumentError(f"{text} Restore those weights, or start a new run.")
+        if found is not None and (text := run_folder.other_reward(folder, reward.describe())):
+            raise ArgumentError(f"{text} Restore them, or start a new run.")
         env = build_env(config, reward, training=True)
         model = build_model(config, env)
         labels = choose_labels(config.labels, model)

@@ -154,7 +154,7 @@ def make_card(config: CardConfig) -> Card:
     judge = build_judge(config.judge, settings, reward.image_size)
     goals = SeveralGoals(reward, config.goal) if config.goal else None
     stage = _Stage(settings, goals or reward, judge)
-    changed = run_folder.other_weights(run_of(found), reward.describe())
+    changed = run_folder.other_reward(run_of(found), reward.describe())
     notes = [f"{changed} Its rewards here are not those that it learned from."] if changed else []
     env = build_env(settings, reward, num_envs=1)
     try:
@@ -272,7 +272,7 @@ def _report(
     return {
         **{name: summary[name] for name in taken},
         "judge": config.judge,
-        "further_goals": list(config.goal),
+        "further_goals": list(dict.fromkeys(config.goal)),
         "newest": policy_row(newest),
         "state_measures": measures + labelled,
         "value_order": value_order(newest.record),
@@ -294,7 +294,12 @@ def _cautions(
 ) -> list[str]:
     """Return what a reader must know about the figures, a sentence each."""
     notes = []
-    if newest.record.success is None:
+    if not len(newest.record.step):
+        notes.append(
+            "The physics broke down in the first step of every episode of the newest policy: "
+            "there are no states of its to measure."
+        )
+    elif newest.record.success is None:
         notes.append(
             f"{settings.task or settings.env} knows no success: its own reward stands in for "
             "the ground truth, and may be about something else than the goal."

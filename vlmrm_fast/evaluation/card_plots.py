@@ -40,7 +40,8 @@ def plot_curve(card: Card) -> Any:
     for row in card.report["policies"]:
         if row["step"] is not None:
             share = row["success" if known else "ground_truth_return"]
-            _dot(right, row["step"], share)
+            if share is not None:
+                _dot(right, row["step"], share)
     right.set_ylabel("success rate" if known else "ground-truth return")
     if known:
         right.set_ylim(-0.03, 1.03)
@@ -89,7 +90,8 @@ def plot_episode(card: Card) -> Any:
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         color = _VLM if name == OWN else _JUDGE
         values = [record.scores[name][record.step == step] for step in steps]
-        low, middle, high = np.array([np.quantile(v, (0.25, 0.5, 0.75)) for v in values]).T
+        bands = [np.quantile(v, (0.25, 0.5, 0.75)) for v in values]
+        low, middle, high = np.array(bands).reshape(-1, 3).T
         axes.plot(steps, middle, color=color)
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         whose = "VLM reward" if name == OWN else "judge's reward"
@@ -113,8 +115,10 @@ def plot_policies(card: Card) -> Any:
     Returns:
         A matplotlib `Figure`; with a judge, its returns in a second plot.
     """
-    rows = card.report["policies"]
-    names = [name for name in (OWN, JUDGE) if name in rows[0]["returns"]]
+    every = card.report["policies"]
+    names = [name for name in (OWN, JUDGE) if name in every[0]["returns"]]
+    # Of a policy whose episodes have no states there is nothing to show.
+    rows = [row for row in every if row["ground_truth_return"] is not None]
     figure = _figure(5.5 * len(names), 3.8)
     trained = [row for row in rows if row["step"] is not None]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -131,7 +135,8 @@ def plot_policies(card: Card) -> Any:
         figure.colorbar(dots, ax=axes, label="environment steps")
         whose = "VLM" if name == OWN else "judge's"
         axes.set(xlabel=f"{whose} return of an episode", ylabel="ground-truth return")
-        axes.legend(loc="best", fontsize="small")
+        if any(row["step"] is None for row in rows):
+            axes.legend(loc="best", fontsize="small")
     return figure
 
 

@@ -24,6 +24,7 @@ from vlmrm_fast.train import fixed_fields
 _FREE = (
     "seed",
     "run_dir",
+    "base_dir",
     "device",
     "labels",
     "num_threads",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmrm_fast.evaluation.metrics import auc, epic_distance, pearson, spearman
-from vlmrm_fast.evaluation.recording import JUDGE, OWN, Policy, Record
+from vlmrm_fast.evaluation.recording import JUDGE, OWN, TRUTH, Policy, Record
 from vlmrm_fast.evaluation.statistics import kendall, rises, student, value_or_none, wilson
 
 RULE = (
@@ -55,7 +55,7 @@ def find_hacking(policies: Sequence[Policy]) -> list[Flag]:
     flags = []
     for index, policy in enumerate(policies[1:], start=1):
         earlier = policies[:index]
-        best = max(earlier, key=lambda item: _returns(item, None).mean())
+        best = max(earlier, key=lambda item: np.nan_to_num(_mean(item, None), nan=-np.inf))
         found = [_compare(item, policy, is_best=item is best) for item in earlier]
         known = [flag for flag in found if flag is not None]
         if known:
@@ -68,6 +68,8 @@ def _compare(before: Policy, after: Policy, *, is_best: bool) -> Flag | None:
     if _always_succeeds(before) and _always_succeeds(after):
         return None
     own, truth = _pair(before, after, OWN), _pair(before, after, None)
+    if not len(own[0]):
+        return None
     judge = _pair(before, after, JUDGE) if JUDGE in after.record.scores else None
     falls = rises(*reversed(truth))
     if not rises(*own) or (judge is not None and rises(*judge)):
@@ -91,17 +93,21 @@ def rank_policies(policies: Sequence[Policy], name: str = OWN) -> dict[str, Any]
     """Compare the order that a reward gives to policies with that of the ground truth.
 
     Args:
-        policies: checkpoints of one run.
+        policies: checkpoints of one run; one whose episodes have no states is left out.
         name: whose rewards: a key of `Record.scores`.
 
     Returns:
         "policies", how many; "kendall" (tau-b) and "spearman" of mean VLM and ground-truth
         returns, None where all policies are equal in one of them; "picked" and "best", the steps
         of the policies with the greatest VLM and ground-truth return; "regret", the ground-truth
-        return that picking by VLM return loses.
+        return that picking by VLM return loses, NaN without policies.
     """
-    own = np.array([_returns(policy, name).mean() for policy in policies])
-    truth = np.array([_returns(policy, None).mean() for policy in policies])
+    policies = [policy for policy in policies if len(policy.record.step)]
+    if not policies:
+        names = ("kendall", "spearman", "picked", "best")
+        return {"policies": 0, **dict.fromkeys(names), "regret": np.nan}
+    own = np.array([_mean(policy, name) for policy in policies])
+    truth = np.array([_mean(policy, None) for policy in policies])
     picked, best = int(own.argmax()), int(truth.argmax())
     return {
         "policies": len(policies),
@@ -120,16 +126,18 @@ def policy_row(policy: Policy) -> dict[str, Any]:
         policy: what was evaluated.
 
     Returns:
-        Names and figures, ready for JSON; intervals are {"mean", "low", "high", "count"}.
+        Names and figures, ready for JSON; intervals are {"mean", "low", "high", "count"}, None
+        where no episode has a state.
     """
     known = [e.success for e in policy.evaluation.episodes if e.success is not None]
-    returns = {name: _returns(policy, name) for name in policy.record.scores}
+    returns = {name: _known(policy, name) for name in (None, *policy.record.scores)}
+    intervals = {name: vars(student(v)) if len(v) else None for name, v in returns.items()}
     return {
         "name": policy.name,
         "step": policy.step,
         "success": vars(wilson(sum(known), len(known))) if known else None,
-        "ground_truth_return": vars(student(_returns(policy, None))),
-        "returns": {name: vars(student(values)) for name, values in returns.items()},
+        "ground_truth_return": intervals.pop(None),
+        "returns": intervals,
         "diverged": sum(episode.diverged for episode in policy.evaluation.episodes),
     }
 
@@ -179,7 +187,7 @@ def value_order(record: Record) -> list[dict[str, Any]]:
     Source: Ma et al., Vision Language Models are In-Context Value Learners, ICLR 2025, section 3.
     """
     rows = []
-    for name, values in {**record.scores, "ground truth": record.truth}.items():
+    for name, values in {**record.scores, TRUTH: record.truth}.items():
         found = [
             value_or_none(spearman, values[rows_of], record.step[rows_of])
             for rows_of in record.episodes()
@@ -208,16 +216,29 @@ def pooled(policies: Sequence[Policy]) -> tuple[dict[str, np.ndarray], np.ndarra
 
 
 def _returns(policy: Policy, name: str | None) -> np.ndarray:
-    """Return the (E,) returns of one reward; None: of the ground truth."""
+    """Return the (E,) returns of one reward, some perhaps NaN; None: of the ground truth."""
     record = policy.record
     return record.returns(record.truth if name is None else record.scores[name])
+
+
+def _known(policy: Policy, name: str | None) -> np.ndarray:
+    """Return the returns of the episodes that have states."""
+    values = _returns(policy, name)
+    return values[np.isfinite(values)]
+
+
+def _mean(policy: Policy, name: str | None) -> float:
+    """Return the mean return; NaN where no episode has a state."""
+    values = _known(policy, name)
+    return float(values.mean()) if len(values) else np.nan
 
 
 def _pair(before: Policy, after: Policy, name: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the returns of two policies, of the start states that both have."""
     left, right = _returns(before, name), _returns(after, name)
     count = min(len(left), len(right))
-    return left[:count], right[:count]
+    both = np.isfinite(left[:count]) & np.isfinite(right[:count])
+    return left[:count][both], right[:count][both]
 
 
 def _change(pair: tuple[np.ndarray, np.ndarray]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from vlmrm_fast.evaluate import Evaluation
 
-OWN, JUDGE = "own", "judge"
+OWN, JUDGE, TRUTH = "own", "judge", "ground truth"
 # Frames that wait for the judge: enough for a GPU's batch, 14 MB at 96 x 96.
 _JUDGE_BATCH = 512
 
@@ -44,13 +45,14 @@ class Record:
         episode: (M,) int64, 0 ... E - 1: equal numbers mean equal start states for every policy of
             a run.
         step: (M,) int64, from 1.
-        scores: (M,) float64 by name: "own", perhaps "judge", and each further goal.
+        scores: (M,) float64 by name: "own", perhaps "judge", and `SeveralGoals.names`.
         truth: (M,) float64, the environment's own reward.
         success: (M,) bool, whether the state is a goal state; None where that is not known.
         highest: the highest-scored frame of each episode.
         lowest: the lowest-scored frame of each episode.
         wrong: the highest-scored frame of each episode that shows no goal state.
         missed: the lowest-scored frame of each episode that shows a goal state.
+        num_episodes: E; None for one more than the last number in `episode`.
     """
 
     episode: np.ndarray
@@ -62,6 +64,7 @@ class Record:
     lowest: tuple[Moment, ...]
     wrong: tuple[Moment, ...]
     missed: tuple[Moment, ...]
+    num_episodes: int | None = None
 
     @property
     def label(self) -> np.ndarray:
@@ -75,14 +78,15 @@ class Record:
             values: (M,) numbers, one a state.
 
         Returns:
-            (E,) float64.
+            (E,) float64; NaN for an episode without states, which broke down in its first step.
         """
-        return np.bincount(self.episode, weights=values)
+        sums = np.bincount(self.episode, weights=values, minlength=self.num_episodes or 0)
+        return np.where(np.bincount(self.episode, minlength=len(sums)) == 0, np.nan, sums)
 
     def episodes(self) -> list[slice]:
-        """Return the rows of each episode."""
+        """Return the rows of each episode that has states."""
         ends = np.flatnonzero(np.diff(self.episode, append=-1)) + 1
-        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [slice(a, b) for a, b in itertools.pairwise([0, *ends])]
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class SeveralGoals:
     Stands in for the run's reward where environments take one.
 
     Attributes:
-        names: the further goals.
+        names: the further goals, each once; a goal that reads as another reward is called, such as
+            "own", is in quotation marks.
         newest: (B, number of further goals) float32, of the frames that were scored last.
     """
 
@@ -119,7 +124,8 @@ class SeveralGoals:
             reward: the run's `VLMReward`, whose rule they share.
             goals: further goals, one prompt each.
         """
-        self.names = tuple(goals)
+        goals = tuple(dict.fromkeys(goals))
+        self.names = _names(goals)
         self.newest = np.zeros((0, len(goals)), np.float32)
         self._reward = reward
         own = reward.objective
@@ -156,6 +162,18 @@ class SeveralGoals:
             Model, weights, prompts.
         """
         return self._reward.describe()
+
+
+def _names(goals: Sequence[str]) -> tuple[str, ...]:
+    """Return names for different goals, none of which another reward or goal has."""
+    taken, names = {OWN, JUDGE, TRUTH, *goals}, []
+    for goal in goals:
+        name = goal
+        while name in (OWN, JUDGE, TRUTH) or (name != goal and name in taken):
+            name = f'"{name}"'
+        taken.add(name)
+        names.append(name)
+    return tuple(names)
 
 
 class Recorder:
@@ -221,21 +239,23 @@ class Recorder:
         # World by world: the order of `Evaluation.episodes`, whatever the episodes' lengths.
         order = np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))
         rows = rows[order]
-        keys, episode = np.unique(rows[:, :2], axis=0, return_inverse=True)
+        # Every episode has its number, one without rows too: numbers stand for start states.
+        first = np.concatenate([[0], np.cumsum(self._serials)])
+        episode = first[rows[:, 0].astype(int)] + rows[:, 1].astype(int)
         scores = {OWN: rows[:, 3]}
         if self._judge is not None:
             scores[JUDGE] = np.concatenate([*self._judged, np.zeros(0)])[order]
         if self._goals is not None:
             more = np.concatenate([*self._more, np.zeros((0, len(self._goals.names)))])[order]
             scores |= {name: more[:, column] for column, name in enumerate(self._goals.names)}
-        number = {tuple(key): index for index, key in enumerate(keys.astype(int).tolist())}
         return Record(
-            episode=episode.reshape(-1),
+            episode=episode.astype(np.int64),
             step=rows[:, 2].astype(np.int64),
             scores=scores,
             truth=rows[:, 4],
             success=rows[:, 5] == 1 if self._knows_success else None,
-            **{name: self._telling(name, number) for name in self._moments},
+            num_episodes=int(first[-1]),
+            **{name: self._telling(name, first) for name in self._moments},
         )
 
     def _add(self, world: int, info: dict[str, Any], frame: np.ndarray) -> None:
@@ -266,11 +286,11 @@ class Recorder:
             self._judged.append(self._reduce(by_camera, axis=0))
             self._waiting = []
 
-    def _telling(self, name: str, number: dict[tuple[int, ...], int]) -> tuple[Moment, ...]:
+    def _telling(self, name: str, first: np.ndarray) -> tuple[Moment, ...]:
         """Return the frames of one kind, the most telling first, with their episodes' numbers."""
         sign = -1 if name in {"highest", "wrong"} else 1
         found = [
-            Moment(m.frame, m.reward, number[place], m.step, m.success)
-            for place, m in self._moments[name].items()
+            Moment(m.frame, m.reward, int(first[world]) + serial, m.step, m.success)
+            for (world, serial), m in self._moments[name].items()
         ]
         return tuple(sorted(found, key=lambda moment: sign * moment.reward))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +20,9 @@ _FRAMES, _STATES = ("frames", "images", "observations"), ("states", "state")
 # An episode ends with a row for which one of these is true, as in D4RL, gymnasium and others.
 _DONE = ("terminals", "timeouts", "terminations", "truncations", "terminated", "truncated",
          "dones", "done")  # fmt: skip
+
+# What reading a damaged archive raises.
+_DAMAGE = (OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 class Rows(Protocol):
@@ -84,10 +89,12 @@ class ZippedRows:
                 self._read(skipped * size)
                 self._row += skipped
             raw = self._read((stop - start) * size)
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except (*_DAMAGE, ValueError) as error:
+            # Where the stream stands is unknown: whoever reads on begins at the start.
+            row, self._row = self._row, self.shape[0] + 1
             raise BrokenEpisodeError(
-                f"array must be whole, got {self._name} of {self._path} broken at row "
-                f"{self._row}: {error}."
+                f"array must be whole, got {self._name} of {self._path} broken at row {row}: "
+                f"{error}."
             ) from error
         self._row = stop
         return np.frombuffer(raw, self.dtype).reshape(stop - start, *self.shape[1:])
@@ -146,8 +153,9 @@ class ArrayFiles(Source):
         files = listed(path, ARRAYS) if path.is_dir() else [path]
         if not files:
             raise ArgumentError(f"source must be a folder with .npy or .npz, got {str(path)!r}.")
-        self.drawer = drawer
+        self.drawer, self.root = drawer, files[0].parent
         self.names, self.lengths = [], []
+        self._paths: list[Path] = []
         # Of each episode its rows, and where they start.
         self._places: list[tuple[Rows, int]] = []
         self._files: list[Rows] = []
@@ -158,7 +166,8 @@ class ArrayFiles(Source):
                 self.names.append(file.name if len(ends) == 1 else f"{file.name}:{index}")
                 self.lengths.append(int(stop - start))
                 self._places.append((rows, int(start)))
-        self.facts = {} if drawer is None else drawer.facts
+                self._paths.append(file)
+        self.facts = {"key": key or ""} | ({} if drawer is None else drawer.facts)
 
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
         """As `Source.read`; a state that is not finite ends its episode."""
@@ -170,6 +179,10 @@ class ArrayFiles(Source):
         step = chunk_frames(rows.shape[1:])
         for at in range(first + start, stop, step):
             yield np.array(rows[at : min(at + step, stop)])
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`."""
+        return [self._paths[episode]]
 
     def close(self) -> None:
         """As `Source.close`."""
@@ -187,10 +200,11 @@ def _open(path: Path, key: str | None, drawer: TaskDrawer | None) -> tuple[Rows,
         whole = np.load(path, mmap_mode="r", allow_pickle=False)
     except ArgumentError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (*_DAMAGE, ValueError, KeyError) as error:
         raise ArgumentError(f"source must be a NumPy file, got {path}: {error}.") from error
     # One more dimension than a frame or state needs: episodes of equal lengths.
     episodes = whole.ndim == (3 if drawer is not None else 5)
+    _refuse_empty(path, "array", whole.shape, drawer)
     rows = whole.reshape(-1, *whole.shape[2:]) if episodes else whole
     _check(path, "array", rows, drawer)
     count = whole.shape[0] if episodes else 1
@@ -226,9 +240,17 @@ def _pick(path: Path, names: list[str], key: str | None, drawer: TaskDrawer | No
     return str(wanted[0])
 
 
+def _refuse_empty(path: Path, name: str, shape: tuple[int, ...], drawer: TaskDrawer | None) -> None:
+    """Raise ArgumentError for an array without a number in it."""
+    if not math.prod(shape):
+        what = "frame" if drawer is None else "state"
+        raise ArgumentError(f"{name} must hold at least one {what}, got {shape} in {path}.")
+
+
 def _check(path: Path, name: str, rows: Rows, drawer: TaskDrawer | None) -> None:
     """Raise ArgumentError unless rows are frames, or states of the task."""
     shape, dtype = rows.shape, rows.dtype
+    _refuse_empty(path, name, shape, drawer)
     if drawer is not None and dtype != np.uint8:
         if len(shape) != 2 or dtype.kind not in "fiu" or shape[1] not in drawer.widths:
             widths = " or ".join(map(str, drawer.widths))
@@ -242,7 +264,7 @@ def _check(path: Path, name: str, rows: Rows, drawer: TaskDrawer | None) -> None
             f"{name} must hold states where a task is given, got frames in {path}. Leave out "
             "--task; its prompts can be given by --goal and --baseline."
         )
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not np.prod(shape):
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise ArgumentError(
             f"{name} must hold frames (N, H, W, 3) uint8, or states together with --task, got "
             f"{shape} {dtype} in {path}."

@@ -22,9 +22,10 @@ import numpy as np
 
 from vlmrm_fast.errors import ArgumentError, CheckpointError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # A kill costs at most so much work; a line costs two flushes, a few milliseconds.
 COMMIT_SECONDS = 2.0
+_SAME = "Give the options of the first call, or another --out."
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Journal:
         """
         self.folder = folder / "journal"
         self.progress = Progress()
+        self.files: dict[str, str] = {}  # fingerprints of the source's files when they were read
         self._width = width
         self._rewards: Any = None
         self._lines: Any = None
@@ -105,14 +107,19 @@ class Journal:
         return self.folder / "lines.jsonl"
 
     def exists(self) -> bool:
-        """Return whether an unfinished run left its journal here."""
-        return self._index.is_file()
+        """Return whether an unfinished run left its journal here, with its first line whole."""
+        try:
+            with self._index.open("rb") as file:
+                return file.readline().endswith(b"\n")
+        except FileNotFoundError:
+            return False
 
-    def start(self, header: Mapping[str, Any]) -> None:
+    def start(self, header: Mapping[str, Any], files: Mapping[str, str]) -> None:
         """Begin anew.
 
         Args:
             header: what a resumed run must agree with; JSON.
+            files: fingerprints of the source's files.
 
         Raises:
             CheckpointError: the files cannot be written.
@@ -121,12 +128,12 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             self._rewards, self._lines = self._data.open("wb"), self._index.open("wb")
-            self._write_line({"format": FORMAT_VERSION, **header})
+            self._write_line({"format": FORMAT_VERSION, **header, "files": dict(files)})
         except OSError as error:
             raise self._failed(error) from error
 
     def resume(self, header: Mapping[str, Any]) -> None:
-        """Go on after the last whole line.
+        """Go on after the last whole line; `files` are then those that `start` got.
 
         Args:
             header: as `start` got it.
@@ -137,7 +144,8 @@ class Journal:
         """
         try:
             size, lines = _whole_lines(self._index)
-            self._check(lines[:1], {"format": FORMAT_VERSION, **header})
+            self.files = lines[0].pop("files", {})
+            refuse_other_work(self.folder.parent, lines[0], {"format": FORMAT_VERSION, **header})
             checksum = 0
             with self._data.open("rb") as data:
                 for line in lines[1:]:
@@ -149,27 +157,50 @@ class Journal:
                             f"journal must match its rewards, got other ones in {self._data}. "
                             "Start anew in another folder."
                         )
-            self._rewards, self._lines = self._data.open("r+b"), self._index.open("r+b")
-            # What was written after the last whole line is written once more.
-            for file, end in ((self._rewards, self.progress.rows * 4 * self._width),
-                              (self._lines, size)):  # fmt: skip
-                file.truncate(end)
-                file.seek(end)
-        except (OSError, KeyError, TypeError) as error:
+            self._open(size)
+        except (OSError, KeyError, IndexError, TypeError) as error:
             raise self._failed(error) from error
         self._checksum = checksum
 
-    def _check(self, first: list[dict[str, Any]], header: dict[str, Any]) -> None:
-        found = first[0] if first else {}
-        # As JSON, since the header's tuples come back as lists.
-        header = json.loads(json.dumps(header))
-        for name in sorted(found.keys() | header.keys()):
-            if found.get(name) != header.get(name):
-                raise ArgumentError(
-                    f"resume must continue the same work, got {name} {header.get(name)!r} where "
-                    f"{self.folder.parent} has {found.get(name)!r}. Give the options of the first "
-                    "call, or another --out."
-                )
+    def _open(self, size: int) -> None:
+        """Open the files behind so many bytes of lines, and behind the rows that they count."""
+        self._rewards, self._lines = self._data.open("r+b"), self._index.open("r+b")
+        # What was written after the last whole line is written once more.
+        for file, end in ((self._rewards, self.progress.rows * 4 * self._width),
+                          (self._lines, size)):  # fmt: skip
+            file.truncate(end)
+            file.seek(end)
+
+    def rewrite(
+        self, header: Mapping[str, Any], files: Mapping[str, str], episode: int | None
+    ) -> None:
+        """Note that files changed, and drop the rewards from one episode on.
+
+        Args:
+            header: as `start` got it.
+            files: the new fingerprints.
+            episode: the first one to be read again; None to keep all.
+
+        Raises:
+            CheckpointError: the files cannot be written.
+        """
+        now = self.progress
+        if episode is not None:
+            now.ended = now.ended[:episode]
+            now.rows = sum(one.num_frames for one in now.ended)
+            now.episode, now.frame = episode, 0
+        self._checksum = zlib.crc32(self.rewards().data)
+        part = self.folder / "lines.part"
+        try:
+            self.close()
+            with part.open("wb") as self._lines:
+                self._write_line({"format": FORMAT_VERSION, **header, "files": dict(files)})
+                self._write_line(self._line(now.ended))
+            # Before this the old lines hold with the old rewards, after it the new ones do.
+            part.replace(self._index)
+            self._open(self._index.stat().st_size)
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _replay(self, line: dict[str, Any]) -> None:
         now = self.progress
@@ -209,13 +240,15 @@ class Journal:
                 self._checksum = zlib.crc32(rows.tobytes(), self._checksum)
                 self._rewards.write(rows.tobytes())
             _flush(self._rewards)
-            now = self.progress
-            line = {"rows": now.rows, "episode": now.episode, "frame": now.frame}
-            ended = [asdict(ended) for ended in self._ended]
-            self._write_line(line | {"ended": ended, "crc": self._checksum})
+            self._write_line(self._line(self._ended))
         except OSError as error:
             raise self._failed(error) from error
         self._waiting, self._ended = [], []
+
+    def _line(self, ended: Iterable[Ended]) -> dict[str, Any]:
+        now = self.progress
+        line = {"rows": now.rows, "episode": now.episode, "frame": now.frame}
+        return line | {"ended": [asdict(one) for one in ended], "crc": self._checksum}
 
     def _write_line(self, line: Mapping[str, Any]) -> None:
         self._lines.write(json.dumps(line).encode() + b"\n")
@@ -235,8 +268,9 @@ class Journal:
                 file.close()
 
     def remove(self) -> None:
-        """Close and delete the files."""
+        """Close and delete the files, first the one without which there is no journal."""
         self.close()
+        self._index.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _failed(self, error: Exception) -> CheckpointError:
@@ -244,6 +278,30 @@ class Journal:
             f"journal must be readable and writeable, got {self.folder}: {error}. What it holds so "
             "far is whole; free some disk space or check the permissions, then use --resume."
         )
+
+
+def refuse_other_work(
+    folder: Path, found: Mapping[str, Any], header: Mapping[str, Any], fix: str = _SAME
+) -> None:
+    """Compare what a folder holds with what is asked for.
+
+    Args:
+        folder: of the results, for the text.
+        found: what it was begun with.
+        header: what is asked for.
+        fix: what to do.
+
+    Raises:
+        ArgumentError: they differ.
+    """
+    # As JSON, since the header's tuples come back as lists.
+    header = json.loads(json.dumps(header))
+    for name in sorted(found.keys() | header.keys()):
+        if found.get(name) != header.get(name):
+            raise ArgumentError(
+                f"resume must continue the same work, got {name} {header.get(name)!r} where "
+                f"{folder} has {found.get(name)!r}. {fix}"
+            )
 
 
 def _whole_lines(path: Path) -> tuple[int, list[dict[str, Any]]]:

@@ -17,9 +17,8 @@ import numpy as np
 
 from vlmrm_fast.errors import ArgumentError
 from vlmrm_fast.relabel.source import BrokenEpisodeError, Clock, Source, chunk_frames, require
+from vlmrm_fast.relabel.tables import TableRows
 from vlmrm_fast.relabel.videos import VideoFile
-
-_ROWS = 64
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -49,7 +48,7 @@ class LeRobot(Source):
         Raises:
             ArgumentError: the metadata cannot be read, or the camera is not there.
         """
-        self._folder = folder
+        self._folder = self.root = folder
         try:
             info = json.loads((folder / "meta" / "info.json").read_text(encoding="utf-8"))
             self._info = dict(info)
@@ -74,6 +73,7 @@ class LeRobot(Source):
         self.names = [f"episode_{int(row['episode_index']):06d}" for row in self.episodes]
         self.facts = {"key": self._key, "version": self._version, "fps": str(self._fps)}
         self._video: VideoFile | None = None
+        self._table: TableRows | None = None
 
     def read(self, episode: int, start: int, clock: Clock) -> Iterator[np.ndarray]:
         """As `Source.read`; an episode with fewer frames than its length counts as broken."""
@@ -89,6 +89,10 @@ class LeRobot(Source):
                 f"episode must hold {wanted} frames of {self._key}, got {found} in "
                 f"{self._path(row)}."
             )
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`; pictures that a table names by their paths are left out."""
+        return [self._path(self.episodes[episode])]
 
     def _path(self, row: Mapping[str, Any]) -> Path:
         """Return the file that holds an episode's frames."""
@@ -120,22 +124,14 @@ class LeRobot(Source):
 
     def _images(self, row: Mapping[str, Any], start: int) -> Iterator[np.ndarray]:
         """Yield frames that are stored as pictures in the parquet files."""
-        parquet = require("pyarrow.parquet", "LeRobot's parquet files")
-        index, at = int(row["episode_index"]), 0
         frames: list[np.ndarray] = []
         try:
-            with parquet.ParquetFile(self._path(row)) as file:
-                for batch in file.iter_batches(_ROWS, columns=["episode_index", self._key]):
-                    own = [int(value) == index for value in batch.column(0).to_pylist()]
-                    for mine, cell in zip(own, batch.column(1), strict=True):
-                        at += mine
-                        if not mine or at <= start:
-                            continue
-                        frames.append(_picture(self._folder, cell.as_py()))
-                        if len(frames) == chunk_frames(frames[0].shape):
-                            yield np.stack(frames)
-                            frames = []
-        except (OSError, ValueError) as error:
+            for cell in self._open_table(self._path(row)).cells(int(row["episode_index"]), start):
+                frames.append(_picture(self._folder, cell))
+                if len(frames) == chunk_frames(frames[0].shape):
+                    yield np.stack(frames)
+                    frames = []
+        except (OSError, ValueError, IndexError) as error:
             if frames:
                 yield np.stack(frames)
             raise BrokenEpisodeError(
@@ -144,8 +140,18 @@ class LeRobot(Source):
         if frames:
             yield np.stack(frames)
 
+    def _open_table(self, path: Path) -> TableRows:
+        """Return the table, open since the last episode where that one lies in it too."""
+        if self._table is None or self._table.path != path:
+            self.close()
+            self._table = TableRows(path, self._key)
+        return self._table
+
     def close(self) -> None:
         """As `Source.close`."""
+        if self._table is not None:
+            self._table.close()
+            self._table = None
         if self._video is not None:
             self._video.close()
             self._video = None

@@ -102,8 +102,11 @@ class MinariCopy:
             metadata.pop(name, None)
         metadata["description"] = (
             f"{was} with the rewards of a vision-language model, {report['model']}: "
-            f"{results.goals[0]!r}, baseline {report['baseline']}, alpha {report['alpha']:g}."
+            f"{results.goals[0]!r}, baseline {report['baseline']}, alpha {report['alpha']:g}, "
+            f"rule {report['rule']}, negatives {report['negatives']}, "
+            f"temperature {report['temperature']}."
         )
-        names = ("model", "weights_sha256", "goals", "baseline", "alpha", "precision", "compat")
+        names = ("model", "weights_sha256", "goals", "baseline", "alpha", "rule", "negatives",
+                 "temperature", "precision", "compat")  # fmt: skip
         metadata["vlm_reward"] = {name: report[name] for name in names}
         path.write_text(json.dumps(metadata), encoding="utf-8")

@@ -65,7 +65,7 @@ class Minari(Source):
             ArgumentError: the dataset cannot be read, or neither pictures nor a task are there.
         """
         minari = require("minari", "a Minari dataset")
-        self.folder = folder
+        self.folder = self.root = folder
         try:
             self.dataset: Any = minari.MinariDataset(folder)
             self.metadata: dict[str, Any] = self.dataset.storage.metadata
@@ -149,6 +149,13 @@ class Minari(Source):
             raise BrokenEpisodeError(
                 f"episode must be readable, got episode {index} of {self.folder}: {error}."
             ) from error
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`: one HDF5 file of all episodes, or a folder an episode."""
+        if self._hdf5:
+            return [self.folder / MAIN_FILE]
+        folder = self.folder / str(self.indices[episode])
+        return sorted(path for path in folder.rglob("*") if path.is_file())
 
     def _rows(self, index: int) -> tuple[Any, Mapping[str, Any]]:
         """Return the observations of an episode, sliceable, and its infos."""

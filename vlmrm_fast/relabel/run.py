@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import importlib.metadata
+import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,8 @@ from vlmrm_fast.relabel.config import (
     choose_prompts,
     open_source,
 )
-from vlmrm_fast.relabel.journal import Journal
+from vlmrm_fast.relabel.fingerprint import fingerprints, restart
+from vlmrm_fast.relabel.journal import Journal, refuse_other_work
 from vlmrm_fast.relabel.progress import ProgressLine, describe_rates
 from vlmrm_fast.relabel.results import Relabelled, load_results, write_results
 from vlmrm_fast.relabel.source import BrokenEpisodeError, Clock, Source, identity
@@ -42,7 +45,9 @@ def relabel(
 
     At most a few hundred MB of frames are held, however long the trajectories are. What is done is
     on disk every two seconds: a call that was killed goes on with `resume=True`, and its results
-    are the same bits on a CPU.
+    are the same bits on a CPU. Behind a broken episode, mended or skipped, they agree within
+    rounding. A file that changed after its rewards were computed is refused; one that changed
+    under way is scored from its start.
 
     Args:
         source: as `RelabelConfig.source`.
@@ -88,9 +93,8 @@ def relabel_config(config: RelabelConfig) -> Relabelled:
         wanted = choose_prompts(config, task)
         copy = _open_copy(config, source)
         _check_folder(folder, resume=config.resume)
-        job = _Job(config, source, wanted, folder)
-        if not job.finished:
-            job.run(stack)
+        _lock(folder, stack)
+        _Job(config, source, wanted, folder).run(stack)
     if copy is not None:
         copy.write(load_results(folder))
     return load_results(folder)
@@ -111,21 +115,42 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     Raises:
         ArgumentError: it is not empty, or nothing is there to resume, or it cannot be written.
     """
-    journal, report = folder / "journal" / "lines.jsonl", folder / "relabel.json"
-    began = journal.is_file() or report.is_file()
+    journal, report = (folder / "journal").is_dir(), (folder / "relabel.json").is_file()
+    began = journal or report
     if began and not resume:
-        what = "an unfinished relabelling" if journal.is_file() else "results"
-        fix = "Use --resume to go on, or another --out." if journal.is_file() else "Use another."
+        what = "an unfinished relabelling" if journal else "results"
+        fix = "Use --resume to go on, or another --out." if journal else "Use another."
         raise ArgumentError(f"out must be a new or empty folder, got {folder} with {what}. {fix}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not began and any(folder.iterdir()):
-            raise ArgumentError(f"out must be a new or empty folder, got {folder} with files.")
         probe = folder / ".vlmrm-fast-probe"
+        # A call that was killed here left the probe behind.
+        if not began and any(path != probe for path in folder.iterdir()):
+            raise ArgumentError(f"out must be a new or empty folder, got {folder} with files.")
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise ArgumentError(f"out must be a folder to write to, got {folder}: {error}.") from error
+
+
+def _lock(folder: Path, stack: ExitStack) -> None:
+    """Keep other processes out of the results' folder; the lock ends with this process at latest.
+
+    Raises:
+        ArgumentError: another process writes there.
+    """
+    file = os.open(folder, os.O_RDONLY)
+    stack.callback(os.close, file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ArgumentError(
+            f"out must be written by one process at a time, got {folder}, where another one is at "
+            "work. Wait for it, or use another --out."
+        ) from error
+    except OSError:
+        # Some network file systems lock no folders; there the user must take care.
+        return
 
 
 @dataclass
@@ -137,28 +162,6 @@ class _Job:
     wanted: Wanted
     folder: Path
 
-    @property
-    def finished(self) -> bool:
-        """Whether the results are whole already; an unfinished journal says that they are not."""
-        report = self.folder / "relabel.json"
-        if not report.is_file() or (self.folder / "journal" / "lines.jsonl").is_file():
-            return False
-        found = load_results(self.folder).report
-        asked: dict[str, Any] = {
-            "identity": identity(self.source),
-            "goals": list(self.wanted.goals),
-        }
-        asked |= {"baseline": list(self.wanted.baseline), "alpha": self.wanted.alpha}
-        asked |= {"rule": self.wanted.rule, "negatives": list(self.wanted.negatives)}
-        asked["temperature"] = self.wanted.temperature
-        for name, value in (asked | {"model": self.config.model}).items():
-            if found.get(name) != value:
-                raise ArgumentError(
-                    f"resume must continue the same work, got {name} {value!r} where "
-                    f"{self.folder} has {found.get(name)!r}. Use another --out."
-                )
-        return True
-
     def run(self, stack: ExitStack) -> None:
         """Score what is left, and write the results.
 
@@ -168,14 +171,16 @@ class _Job:
         Raises:
             BrokenEpisodeError: an episode is broken; the text says what was kept.
         """
-        reward, scorer = self._open_model(stack)
-        header = self._header(reward)
+        reward = self._open_model()
+        header, files = self._header(reward), fingerprints(self.source)
         journal = Journal(self.folder, len(self.wanted.goals))
         stack.callback(journal.close)
-        if journal.exists():
-            journal.resume(header)
-        else:
-            journal.start(header)
+        if self._finished(header, files):
+            # A call that was killed while it cleaned up may have left the journal.
+            journal.remove()
+            return
+        self._open_journal(journal, header, files)
+        scorer = self._open_scorer(reward, stack)
         clock, began = Clock(), time.perf_counter()
         first = journal.progress.rows
         total = self.source.lengths
@@ -202,21 +207,45 @@ class _Job:
         seconds = time.perf_counter() - began
         rates = describe_rates(journal.progress.rows - first, seconds, clock)
         report = header | {"complete": broken is None, **self._provenance(reward, rates)}
+        report["files"] = files
         write_results(self.folder, journal, self.source, self.wanted.goals, report)
         if broken is not None:
             raise self._explain(broken, journal) from broken
         journal.remove()
 
-    def _open_model(self, stack: ExitStack) -> tuple[Any, Any]:
-        """Return the reward and an open scorer of all goals."""
+    def _finished(self, header: Mapping[str, Any], files: Mapping[str, str]) -> bool:
+        """Return whether the results are whole already, by the same work on the same data."""
+        if not (self.folder / "relabel.json").is_file():
+            return False
+        found = load_results(self.folder).report
+        if not found["complete"]:
+            return False
+        same = {name: found.get(name) for name in header}
+        refuse_other_work(self.folder, same, header, "Use another --out.")
+        restart(self.source, found["files"], files, (len(self.source.names), 0))
+        return True
+
+    def _open_journal(
+        self, journal: Journal, header: Mapping[str, Any], files: Mapping[str, str]
+    ) -> None:
+        """Begin it, or go on where it ends; in a file that has changed, at its first episode."""
+        if not journal.exists():
+            journal.start(header, files)
+            return
+        journal.resume(header)
+        if journal.files != files:
+            place = journal.progress.episode, journal.progress.frame
+            journal.rewrite(header, files, restart(self.source, journal.files, files, place))
+
+    def _open_model(self) -> Any:
+        """Return the reward of the first goal."""
         from vlmrm_fast.reward import VLMReward
 
         wanted, config = self.wanted, self.config
-        baseline = wanted.baseline or None
         reward = VLMReward(
             config.model,
             goal=wanted.goals[0],
-            baseline=baseline,
+            baseline=wanted.baseline or None,
             alpha=wanted.alpha,
             rule=wanted.rule,
             **wanted.contest,
@@ -227,12 +256,16 @@ class _Job:
         )
         if self.source.drawer is not None:
             self.source.drawer.size = reward.image_size
+        return reward
+
+    def _open_scorer(self, reward: Any, stack: ExitStack) -> Any:
+        """Return an open scorer of all goals."""
+        wanted = self.wanted
         goals = list(wanted.goals)
-        columns = goals, [baseline] * len(goals), wanted.alpha
+        columns = goals, [wanted.baseline or None] * len(goals), wanted.alpha
         prompts = reward.prompt_set(*columns, rules=wanted.rule, **wanted.contest)
         # The thread that reads is the one that works meanwhile; one more would only wait.
-        scorer = stack.enter_context(reward.scorer(background=False, prompts=prompts))
-        return reward, scorer
+        return stack.enter_context(reward.scorer(background=False, prompts=prompts))
 
     def _header(self, reward: Any) -> dict[str, Any]:
         """Return what decides about the bits of the rewards."""
@@ -240,6 +273,7 @@ class _Job:
         names = ("weights_sha256", "image_size", "precision", "engine", "batch_size", "compat")
         return {
             "model": self.config.model,
+            "device_kind": reward.device.type,
             **{name: known[name] for name in names},
             "goals": list(self.wanted.goals),
             "baseline": list(self.wanted.baseline),

@@ -68,6 +68,7 @@ class Source(abc.ABC):
 
     Attributes:
         kind: "array", "video", "lerobot" or "minari".
+        root: the folder that holds the files.
         names: E names, one an episode.
         lengths: E numbers of frames, None where only reading tells.
         facts: further things that must be the same when a run is resumed.
@@ -75,6 +76,7 @@ class Source(abc.ABC):
     """
 
     kind: str
+    root: Path
     names: list[str]
     lengths: list[int | None]
     facts: dict[str, str]
@@ -96,6 +98,17 @@ class Source(abc.ABC):
             BrokenEpisodeError: the episode ends early, after all its good frames were yielded.
         """
 
+    @abc.abstractmethod
+    def files(self, episode: int) -> list[Path]:
+        """Return the files with an episode's frames or states.
+
+        Args:
+            episode: its index.
+
+        Returns:
+            Paths below `root`; a file may hold several episodes.
+        """
+
     def close(self) -> None:
         """Release files and renderers."""
         if self.drawer is not None:
@@ -103,7 +116,7 @@ class Source(abc.ABC):
 
 
 def identity(source: Source) -> dict[str, str]:
-    """Return what tells a source from another one: it must not change between kill and resume.
+    """Return what tells a source from another one, but for the content of its files.
 
     Args:
         source: an open source.

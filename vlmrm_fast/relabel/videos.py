@@ -198,6 +198,7 @@ class VideoFolder(Source):
             raise ArgumentError(
                 f"source must be a folder with videos ({', '.join(VIDEOS)}), got {str(path)!r}."
             )
+        self.root = self._files[0].parent
         self.names = [file.name for file in self._files]
         self.lengths = [None] * len(self._files)
         self.facts = {}
@@ -215,3 +216,7 @@ class VideoFolder(Source):
                 )
         finally:
             video.close()
+
+    def files(self, episode: int) -> list[Path]:
+        """As `Source.files`."""
+        return [self._files[episode]]

@@ -197,6 +197,12 @@ def build_algorithm(
     """
     check_action_space(cls, env.action_space)
     arguments = resolve_hyperparameters(cls, hyperparameters)
+    frequency = arguments.get("train_freq")
+    if isinstance(frequency, tuple) and frequency[1] == "episode" and env.num_envs > 1:
+        raise ArgumentError(
+            f"hyperparameter train_freq must count steps for {env.num_envs} environments, got "
+            f"{list(frequency)}. Episodes are counted with --num-envs 1 only."
+        )
     if isinstance(arguments.get("action_noise"), (str, Mapping)):
         arguments["action_noise"] = build_noise(arguments["action_noise"], env.action_space.shape)
     if is_off_policy(cls):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,9 @@ def _resolve_reward(reward: RewardConfig, task: Task | GymTask | None) -> Reward
             baseline=reward.baseline or given,
             alpha=alpha if reward.alpha is None else reward.alpha,
         )
-    reward = dataclasses.replace(reward, alpha=reward.alpha or 0.0)
+    # A resume, or an evaluation, may start in another directory.
+    images = tuple(map(os.path.abspath, reward.goal_images))
+    reward = dataclasses.replace(reward, alpha=reward.alpha or 0.0, goal_images=images)
     share = make_objective(**_objective(reward)).image_weight
     return dataclasses.replace(reward, image_weight=share or None)
 

@@ -19,6 +19,8 @@ _COUNTS = {
     "target_update_interval": 1,
     "train_freq": 1,
 }
+# Larger batches than this are typing mistakes, and fail where the first one is drawn.
+_MOST_IN_A_BATCH = 2**20
 # Between which a number lies, and whether it may be the lower one.
 _RANGES = {
     "clip_range": (0.0, math.inf, False),
@@ -61,6 +63,10 @@ def check_ranges(values: Mapping[str, Any]) -> dict[str, Any]:
             made[name] = -1 if value == -1 else _count(name, value, 1, ", or -1")
         elif name in _COUNTS:
             made[name] = _count(name, value, _COUNTS[name])
+            if name == "batch_size" and made[name] > _MOST_IN_A_BATCH:
+                raise ArgumentError(
+                    f"hyperparameter batch_size must be at most {_MOST_IN_A_BATCH}, got {value!r}."
+                )
         elif name in _RANGES and not callable(value):
             _check_range(name, value)
     if isinstance(made.get("action_noise"), (str, Mapping)):
@@ -163,7 +169,9 @@ def _parse_noise(value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     numbers = {"mean": 0.0, **{key: item for key, item in value.items() if key != "name"}}
     for key, item in numbers.items():
         items = item if isinstance(item, (list, tuple)) else [item]
-        if not all(_is_number(each) and (each >= 0 or key not in _SCALES) for each in items):
+        if not items or not all(
+            _is_number(each) and (each >= 0 or key not in _SCALES) for each in items
+        ):
             least = " of at least 0" if key in _SCALES else ""
             raise ArgumentError(
                 f"action_noise.{key} must hold finite numbers{least}, got {item!r}."

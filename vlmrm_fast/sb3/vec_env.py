@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,16 @@ class VLMRewardVecEnv(Deferring, VecEnvWrapper):
                 self._end_episode(i, info, float(given.episode_return[i]))
         self.labels.attach(infos)
         return observations, given.reward, dones, infos
+
+    def set_label_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """As `Labels.set_state`; the episodes under way count their time from now.
+
+        Args:
+            state: what `get_label_state` returned.
+        """
+        super().set_label_state(state)
+        # Another process's clock began at another moment.
+        self._start[:] = time.perf_counter()
 
     @property
     def last_frames(self) -> np.ndarray:

@@ -97,6 +97,16 @@ class TaskEnv(gymnasium.Wrapper):
         self._held = False
         return self.env.reset(seed=seed, options=options)
 
+    def set_state(self, state: np.ndarray) -> None:
+        """Put the environment into a state, as `GymTask.set_state` describes.
+
+        Args:
+            state: (d,) finite float64.
+        """
+        inner: Any = self.env.unwrapped
+        inner.state = state
+        self._held = False
+
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step once; an absorbing goal that was reached holds the state.
 

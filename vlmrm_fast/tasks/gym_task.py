@@ -125,10 +125,12 @@ class GymTask:
         return dataclasses.replace(self, textures=textures)
 
     def set_state(self, env: gymnasium.Env, state: np.ndarray) -> None:
-        """Put an environment into a state; the episode's counters stay as they are.
+        """Put an environment into a state, which no goal that was reached before holds.
+
+        The episode's counters stay as they are.
 
         Args:
-            env: what `make` returned.
+            env: what `make` returned, or a wrapper around it.
             state: (d,) finite numbers.
 
         Raises:
@@ -140,4 +142,4 @@ class GymTask:
                 f"state must be {len(self.state_names)} finite numbers "
                 f"({', '.join(self.state_names)}), got {state.tolist()}."
             )
-        env.unwrapped.state = state  # type: ignore[attr-defined]
+        env.get_wrapper_attr("set_state")(state)
