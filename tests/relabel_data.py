@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from pathlib import Path
 
 import av
@@ -157,3 +158,14 @@ def _write_table(path, index, length):
     path.parent.mkdir(parents=True, exist_ok=True)
     table = {"episode_index": [index] * length, "frame_index": list(range(length))}
     pq.write_table(pa.table(table), path)
+
+
+def command(source, out, model, *more):
+    """Return the command line of a relabelling that commits often."""
+    prompts = ["--goal", *GOALS, "--baseline", BASELINE, "--alpha", str(ALPHA)]
+    call = ["relabel", str(source), *prompts, "--out", str(out), "--model", model]
+    code = (
+        "import sys; from vlmrm_fast.cli import main; from vlmrm_fast.relabel import journal; "
+        "journal.COMMIT_SECONDS = 0.05; raise SystemExit(main(sys.argv[1:]))"
+    )
+    return [sys.executable, "-c", code, *call, "--batch-size", "4", *more]

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import tracemalloc
 
 import numpy as np
 import pytest
-import torch
-from relabel_data import ALPHA, BASELINE, GOALS, expected, make_frames, write_video
+from relabel_data import ALPHA, BASELINE, GOALS, command, expected, make_frames, write_video
 
 from vlmrm_fast.cli import main
-from vlmrm_fast.errors import ArgumentError, CheckpointError
-from vlmrm_fast.relabel import journal, load_results, relabel, run
+from vlmrm_fast.errors import ArgumentError
+from vlmrm_fast.relabel import load_results, relabel
 from vlmrm_fast.relabel.arrays import ArrayFiles
 from vlmrm_fast.relabel.source import Clock
 from vlmrm_fast.relabel.stream import Reader
@@ -249,147 +243,6 @@ def test_a_state_that_is_not_finite_ends_its_episode_and_rows_stay_in_place(call
     assert not mended.faults
     rest = np.r_[:17, 30:40]
     assert np.abs(mended.rewards[rest] - found.rewards[rest]).max() <= 1e-6
-
-
-def command(source, out, model, *more):
-    prompts = ["--goal", *GOALS, "--baseline", BASELINE, "--alpha", str(ALPHA)]
-    call = ["relabel", str(source), *prompts, "--out", str(out), "--model", model]
-    code = (
-        "import sys; from vlmrm_fast.cli import main; from vlmrm_fast.relabel import journal; "
-        "journal.COMMIT_SECONDS = 0.05; raise SystemExit(main(sys.argv[1:]))"
-    )
-    return [sys.executable, "-c", code, *call, "--batch-size", "4", *more]
-
-
-def committed(path):
-    """Rows that the journal counts."""
-    try:
-        lines = path.read_text().splitlines()
-        return json.loads(lines[-1]).get("rows", 0)
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def test_a_killed_process_resumes_to_the_same_bits(call, untrained_folder, tmp_path):
-    clips = tmp_path / "clips"
-    for index in range(4):
-        write_video(clips / f"{index}.mp4", make_frames(100, seed=index))
-    whole = call(clips, out="whole", batch_size=4)
-    out, journal = tmp_path / "killed", tmp_path / "killed" / "journal" / "lines.jsonl"
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        command(clips, out, untrained_folder), env=environment, stderr=subprocess.DEVNULL
-    )
-    while committed(journal) < 40:
-        assert process.poll() is None, "the process was to be killed before its end"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    rows = committed(journal)
-    assert 40 <= rows < 400
-    assert not (out / "rewards.npz").exists()
-    with pytest.raises(ArgumentError, match=r"new or empty folder.*--resume"):
-        call(clips, out="killed", batch_size=4)
-    found = call(clips, out="killed", batch_size=4, resume=True)
-    assert found.report["rates"]["frames"] == 400 - rows
-    assert found.episode_starts.tolist() == [0, 100, 200, 300, 400]
-    assert np.array_equal(found.rewards, whole.rewards)
-    again = call(clips, out="killed", batch_size=4, resume=True)
-    assert np.array_equal(again.rewards, whole.rewards)
-
-
-class Tripwire:
-    """A source that fails after some frames, as a full disk or a bug would."""
-
-    def __init__(self, source, frames, error=MemoryError):
-        self._source, self._left, self._error = source, frames, error
-
-    def __getattr__(self, name):
-        return getattr(self._source, name)
-
-    def read(self, episode, start, clock):
-        for frames in self._source.read(episode, start, clock):
-            self._left -= len(frames)
-            if self._left < 0:
-                raise self._error("no room")
-            yield frames
-
-
-def test_a_journal_cut_anywhere_resumes_to_the_same_bits(
-    call, untrained_folder, tmp_path, monkeypatch
-):
-    frames = make_frames(90)
-    np.savez(tmp_path / "a.npz", frames=frames, episode_ends=np.array([3, 3, 40, 50, 90]))
-    whole = call(tmp_path / "a.npz", out="whole", batch_size=7)
-    assert whole.episode_starts.tolist() == [0, 3, 3, 40, 50, 90]
-    opened = run.open_source
-    monkeypatch.setattr(run, "open_source", lambda config: Tripwire(opened(config), 70))
-    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.0)
-    with pytest.raises(MemoryError):
-        call(tmp_path / "a.npz", out="part", batch_size=7)
-    monkeypatch.undo()
-    lines = (tmp_path / "part" / "journal" / "lines.jsonl").read_bytes()
-    first = lines.index(b"\n") + 1
-    for end in np.linspace(first, len(lines), 4).astype(int):
-        out = tmp_path / f"cut{end}"
-        shutil.copytree(tmp_path / "part", out)
-        (out / "journal" / "lines.jsonl").write_bytes(lines[:end])
-        with (out / "journal" / "rewards.f32").open("ab") as file:
-            file.write(b"torn")
-        found = call(tmp_path / "a.npz", out=out.name, batch_size=7, resume=True)
-        assert np.array_equal(found.rewards, whole.rewards)
-        assert found.episode_starts.tolist() == whole.episode_starts.tolist()
-
-
-def test_ctrl_c_keeps_what_is_scored_and_says_so(call, tmp_path, monkeypatch, capsys):
-    np.save(tmp_path / "a.npy", make_frames(90))
-    opened = run.open_source
-    monkeypatch.setattr(
-        run, "open_source", lambda config: Tripwire(opened(config), 64, KeyboardInterrupt)
-    )
-    with pytest.raises(KeyboardInterrupt):
-        call(tmp_path / "a.npy", progress="plain")
-    assert "64 frames are kept; use --resume to go on" in capsys.readouterr().err
-    monkeypatch.undo()
-    found = call(tmp_path / "a.npy", resume=True, progress="plain")
-    assert "resuming after 64 frames, in episode 1 of 1" in capsys.readouterr().err
-    assert found.report["rates"]["frames"] == 26
-
-
-def test_resume_refuses_other_work(call, tmp_path, monkeypatch):
-    frames = make_frames(90)
-    np.save(tmp_path / "a.npy", frames)
-    opened = run.open_source
-    monkeypatch.setattr(run, "open_source", lambda config: Tripwire(opened(config), 64))
-    monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.0)
-    with pytest.raises(MemoryError):
-        call(tmp_path / "a.npy")
-    monkeypatch.undo()
-    for options in ({"alpha": 0.25}, {"goal": "a cart"}, {"batch_size": 5}):
-        with pytest.raises(ArgumentError, match="resume must continue the same work, got"):
-            call(tmp_path / "a.npy", resume=True, **options)
-    np.save(tmp_path / "a.npy", frames[:80])
-    with pytest.raises(ArgumentError, match="got identity"):
-        call(tmp_path / "a.npy", resume=True)
-    np.save(tmp_path / "a.npy", frames)
-    call(tmp_path / "a.npy", resume=True)
-    with pytest.raises(ArgumentError, match=r"got alpha 0\.25 where"):
-        call(tmp_path / "a.npy", resume=True, alpha=0.25)
-
-
-def test_rewards_that_do_not_match_their_journal_are_refused(call, tmp_path, monkeypatch):
-    np.save(tmp_path / "a.npy", make_frames(90))
-    opened = run.open_source
-    monkeypatch.setattr(run, "open_source", lambda config: Tripwire(opened(config), 64))
-    with pytest.raises(MemoryError):
-        call(tmp_path / "a.npy")
-    monkeypatch.undo()
-    path = tmp_path / "out" / "journal" / "rewards.f32"
-    raw = bytearray(path.read_bytes())
-    raw[9] ^= 1
-    path.write_bytes(raw)
-    with pytest.raises(CheckpointError, match="journal must match its rewards"):
-        call(tmp_path / "a.npy", resume=True)
 
 
 def test_memory_does_not_grow_with_the_source(call, tmp_path):

@@ -74,8 +74,7 @@ class Renderer:
             width: of the pictures, 1 to 16384 [pixels].
             num_threads: workers; 0 for one per CPU that this process may use, and for "gl", whose
                 software drivers do not gain by more, one.
-            backend: "ray", "gl", or "auto" for "ray" unless the scene holds elements that it does
-                not draw.
+            backend: "ray", "gl", or "auto" for "ray" unless it does not draw all of the scene.
             layout: "nhwc" for channels last, "nchw" for channels first.
             dtype: "uint8", "float32", "float16" or "bfloat16".
             mean: of the three channels, where `dtype` is not uint8; None for zeros.
@@ -84,8 +83,7 @@ class Renderer:
                 get smoother; textures get sharper than MuJoCo's.
             device: of "gl": a CUDA ordinal, or an index of EGL's devices without CUDA; None for
                 MUJOCO_EGL_DEVICE_ID, else the first that works.
-            cache: draw what stands still once for a camera that stands still; the pictures are the
-                same bits without, slower.
+            cache: draw what stands still once for a still camera; the same bits without, slower.
             facets: draw the outlines of round shapes from MuJoCo's polygons, by a third slower;
                 None where fewer than 160 rows are drawn, `supersample` included. For "ray"; a scene
                 that changes always decides by rows.
